@@ -1,0 +1,40 @@
+"""metamed: which method, which transfer source and which multiple-instance variant to try on a medical dataset."""
+
+from importlib import import_module
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+# In a checkout `flows/` lies beside this package, not in it: metamed.flows is then found there, installed or not.
+if (Path(__file__).parent.parent / "flows" / "blocks.py").exists():
+    __path__.append(str(Path(__file__).parent.parent))
+
+_ROOMS = {
+    "dataset": ("Dataset", "Card"),
+    "assessments": ("Triplets", "Ratings"),
+    "records": ("Setup", "Task", "Run", "Source", "Recommendation"),
+    "errors": ("MetamedError",),
+    "methods": ("methods", "sample_setups"),
+    "readers": ("read",),
+    "metafeatures": ("extract", "extract_pair"),
+    "store": ("Store",),
+    "experiments": ("Suite", "make_task", "run_setup", "run_suite"),
+    "metalearner": ("MetaLearner",),
+    "recommend": ("recommend",),
+    "report": ("render",),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+__all__ = sorted(_ROOM_OF)
+
+
+def __getattr__(name: str):
+    """Import a public name from its room on first use (PEP 562): `import metamed` itself costs nothing."""
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'metamed' has no attribute {name!r}")
+    value = getattr(import_module(f"metamed.{_ROOM_OF[name]}"), name)
+    globals()[name] = value  # a function that shares its room's name (methods, recommend) must win over the module
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
