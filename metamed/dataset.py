@@ -144,9 +144,15 @@ class Dataset:
     assumptions: tuple[str, ...] = ()
 
     def __post_init__(self):
-        for name, expected in (("target", self.n_samples), ("split", self.n_samples), ("groups", self.n_samples),
-                               ("bags", len(self.images)), ("instance_target", len(self.images)),
-                               ("coordinates", len(self.images)), ("masks", len(self.images))):
+        for name, expected in (
+            ("target", self.n_samples),
+            ("split", self.n_samples),
+            ("groups", self.n_samples),
+            ("bags", len(self.images)),
+            ("instance_target", len(self.images)),
+            ("coordinates", len(self.images)),
+            ("masks", len(self.images)),
+        ):
             value = getattr(self, name)
             if value is not None and len(value) != expected:
                 raise ReadError(f"{self.name}: {name} has {len(value)} entries, expected {expected}")
@@ -190,7 +196,7 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """Content hash of images and targets (40 hex): the same data has the same digest, whatever its file is called."""
+        """Content hash of images and targets (40 hex): equal data, equal digest, whatever its file is called."""
         sha = hashlib.sha256(repr((self.images.shape, str(self.images.dtype))).encode())
         for values in (self.target, self.bags):
             sha.update(b"-" if values is None else np.ascontiguousarray(values, dtype=np.int64).tobytes())
@@ -273,4 +279,7 @@ def modality_group(modality: str) -> str:
     text = modality.lower()
     if not text:
         return ""
-    return next((group for group, words in MODALITIES.items() if any(re.search(r"\b" + re.escape(w), text) for w in words)), "other")
+    for group, words in MODALITIES.items():
+        if any(re.search(r"\b" + re.escape(word), text) for word in words):
+            return group
+    return "other"

@@ -88,7 +88,9 @@ def balanced_accuracy(truth: np.ndarray, prediction: np.ndarray) -> float:
     """Mean recall over the classes that occur; over both answers of every label if multi-label. 0-1."""
     if truth.ndim == 2:
         right = (prediction >= 0.5) == truth.astype(bool)
-        recalls = [right[truth[:, k] == v, k].mean() for k in range(truth.shape[1]) for v in (0, 1) if (truth[:, k] == v).any()]
+        recalls = [
+            right[truth[:, k] == v, k].mean() for k in range(truth.shape[1]) for v in (0, 1) if (truth[:, k] == v).any()
+        ]
         return float(np.mean(recalls))
     right = prediction.argmax(axis=1) == truth
     return float(np.mean([right[truth == k].mean() for k in np.unique(truth)]))

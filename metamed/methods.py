@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from metamed.dataset import Kind
-from metamed.errors import UnknownName
+from metamed.errors import MetamedError, UnknownName
 from metamed.records import Scalar, Setup
 
 
@@ -95,7 +95,7 @@ METHODS: dict[str, Method] = {}
 
 
 def parameters(function: Callable) -> tuple[dict[str, Domain], dict[str, Scalar]]:
-    """Search space and defaults of a signature: its keyword-only parameters, each `Annotated[type, Domain] = default`."""
+    """Search space and defaults of a signature: its keywords, each `Annotated[type, Domain] = default`."""
     space, defaults = {}, {}
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
@@ -125,7 +125,7 @@ def method(kind: Kind | Literal["transfer"], *, version: int, name: str | None =
 
 
 def methods(kind: str | None = None) -> dict[str, Method]:
-    """All methods of a kind, imported from `metamed.flows` and from the entry points `metamed.flows` (imports torch)."""
+    """All methods of a kind, from `metamed.flows` and the entry points of that name (imports torch)."""
     import metamed.flows
 
     for module in pkgutil.walk_packages(metamed.flows.__path__, "metamed.flows."):
@@ -171,3 +171,34 @@ def sample_setups(m: Method | str, n: int, *, seed: int = 0) -> list[Setup]:
     m = get_method(m) if isinstance(m, str) else m
     rng = random.Random(seed)
     return [Setup(m.name, {k: d.sample(rng) for k, d in m.space.items()}) for _ in range(n)]
+
+
+def checked(setup: Setup, extra: dict[str, Domain], defaults: dict[str, Scalar]) -> Setup:
+    """The setup with known names, values inside their domains, and values that equal a default left out.
+
+    extra, defaults: what training adds to the method's and the recipe's own parameters.
+    """
+    parts = [get_method(name) for name in (setup.method, setup.recipe) if name]
+    space = {k: d for part in parts for k, d in part.space.items()} | extra
+    defaults = {k: v for part in parts for k, v in part.defaults.items()} | defaults
+    for name, value in setup.hyperparameters.items():
+        if name not in space:
+            raise UnknownName(f"hyperparameter of {setup.method}", name, space)
+        if value not in space[name]:
+            raise MetamedError(f"{setup.method}: {name}={value!r} is outside {space[name]}")
+    kept = {k: v for k, v in sorted(setup.hyperparameters.items()) if v != defaults[k]}
+    return Setup(setup.method, kept, setup.recipe, tuple(setup.sources))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe hands to training.
+
+    groups: (parameters, learning-rate factor, first epoch in which they learn); what is in no group stays frozen.
+    warm_up: called with the unlabelled target images before training. partner: a source trained alongside.
+    """
+
+    module: Any
+    groups: tuple[tuple[list, float, int], ...]
+    warm_up: Callable | None = None
+    partner: str | None = None

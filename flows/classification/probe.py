@@ -1,0 +1,56 @@
+"""Probes: quick classifiers on the frozen features of a source's network."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+
+from metamed.methods import Choice, Float, Int, Shape, method
+
+_NETWORKS = Choice("mobilenet_v2", "resnet18", "resnet50")
+
+
+class _Probe:
+    """A scikit-learn classifier on standardised features that answers with log-probabilities for all K classes."""
+
+    def __init__(self, classifier, n_classes: int):
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        self.pipeline, self.n_classes = make_pipeline(StandardScaler(), classifier), n_classes
+
+    def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> _Probe:
+        self.pipeline.fit(x, y)
+        return self
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        probability = np.full((len(x), self.n_classes), 1e-7)  # a class that training did not see stays improbable
+        probability[:, self.pipeline.classes_] = np.clip(self.pipeline.predict_proba(x), 1e-7, 1)
+        return np.log(probability).astype(np.float32)
+
+
+@method("classification", version=1, name="probe.linear")
+def linear(
+    shape: Shape,
+    *,
+    network: Annotated[str, _NETWORKS] = "mobilenet_v2",
+    c: Annotated[float, Float(1e-5, 1e2, log=True)] = 0.01,
+) -> _Probe:
+    """Multinomial logistic regression on frozen features; `c` is the inverse strength of its L2 penalty."""
+    from sklearn.linear_model import LogisticRegression
+
+    return _Probe(LogisticRegression(C=c, max_iter=1000), shape.n_classes)
+
+
+@method("classification", version=1, name="probe.knn")
+def knn(
+    shape: Shape,
+    *,
+    network: Annotated[str, _NETWORKS] = "mobilenet_v2",
+    neighbours: Annotated[int, Int(1, 50)] = 10,
+) -> _Probe:
+    """k nearest neighbours on frozen features, votes weighted by inverse distance."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return _Probe(KNeighborsClassifier(neighbours, weights="distance"), shape.n_classes)
