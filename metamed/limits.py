@@ -1,0 +1,75 @@
+"""What OpenML accepts, enforced when a record is stored: nothing kept offline is unpublishable later."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from metamed.errors import MetamedError
+from metamed.evidence import DatasetFacts, Record
+from metamed.records import Published, Run, Setup
+
+ERROR, SETTING, NAME, FLOW_NAME, LICENCE = 128, 2048, 128, 1024, 64  # characters
+
+
+def legal_name(name: str, limit: int = NAME) -> str:
+    """The name itself if flows, measures, parameters and files may be called so."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.,():=-]*", name) or len(name) > limit:
+        raise MetamedError(f"illegal name {name!r}: use up to {limit} of A-Z a-z 0-9 _ . , ( ) : = -")
+    return name
+
+
+def latin(text: str, limit: int) -> str:
+    """`text` on one line, Basic Latin only, cut to `limit` characters."""
+    text = " ".join(text.encode("ascii", "replace").decode().split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def checked(record: Record) -> Record:
+    """The record as it may be stored: free text cut to fit; a name, setting or number that cannot be fitted is refused."""
+    if isinstance(record, Setup):
+        return _setup(record)
+    if isinstance(record, Run):
+        return _run(record)
+    if isinstance(record, Published):
+        _finite(f"{record.study}, {record.dataset}", {record.measure: (record.value,)})
+    if isinstance(record, DatasetFacts):
+        name = re.sub(r"\s+", "_", record.name.encode("ascii", "replace").decode().strip())[:NAME] or "unnamed"
+        card = replace(record.card, license=latin(record.card.license, LICENCE))
+        return replace(record, name=name, card=replace(card, family=card.family or record.name))
+    return record
+
+
+def _setup(setup: Setup) -> Setup:
+    settings = {legal_name(k): _scalar(setup, k, v) for k, v in setup.hyperparameters.items()}
+    for name in (setup.method, *([setup.recipe] if setup.recipe else [])):
+        legal_name(name, FLOW_NAME)
+    whole = json.dumps([setup.method, settings, setup.recipe, setup.sources])
+    if len(whole) > SETTING:
+        raise MetamedError(f"{setup.method}: the settings take {len(whole)} characters, at most {SETTING} can be kept")
+    return replace(setup, hyperparameters=settings)
+
+
+def _scalar(setup: Setup, name: str, value):
+    """A setting as a plain Python scalar; numpy's are converted."""
+    value = value.item() if hasattr(value, "item") else value
+    if not isinstance(value, bool | int | float | str | None) or (isinstance(value, float) and not math.isfinite(value)):
+        raise MetamedError(f"{setup.method}: setting {name}={value!r} must be a finite number, a word, a truth value or None")
+    return value
+
+
+def _run(run: Run) -> Run:
+    values = {legal_name(m, 64): tuple(map(float, v)) for m, v in run.evaluations.items()}
+    _finite(f"run {run.id[:12]}", values)
+    environment = {str(k): latin(str(v), NAME) for k, v in run.environment.items()}
+    error = None if run.error is None else latin(run.error, ERROR) or "failed without a message"
+    return replace(run, evaluations=values, environment=environment, error=error, seconds=float(run.seconds))
+
+
+def _finite(what: str, evaluations: Mapping[str, tuple[float, ...]]) -> None:
+    for measure, values in evaluations.items():
+        if not all(map(math.isfinite, values)):
+            raise MetamedError(f"{what}: {measure} is not finite ({list(values)}). Leave out a measure that is not defined.")
