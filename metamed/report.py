@@ -1,0 +1,257 @@
+"""A Recommendation as text, JSON, Markdown or one HTML page. No paths, patients or header values in any of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import re
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import metamed
+from metamed.errors import MetamedError, UnknownName
+from metamed.records import Candidate, Recommendation
+
+SCHEMA_VERSION = 1
+COLUMNS = ("#", "method", "settings", "source", "{measure} [90 %]", "best", "CPU min", "GPU min", "licence", "evidence")
+DEVICES = ("cpu", "cuda")
+
+
+def render(recommendation: Recommendation, form: str = "text", *, given: str = "FILE") -> str:
+    """The recommendation in a form of `FORMS`: text | json | md | html.
+
+    given: what the user typed as dataset, for the next command of the text; the other forms never hold it.
+    Raises UnknownName for another form.
+    """
+    if form not in FORMS:
+        raise UnknownName("report form", form, FORMS)
+    return FORMS[form](recommendation, given) if form == "text" else FORMS[form](recommendation)
+
+
+def write(recommendation: Recommendation, path: Path) -> None:
+    """Write a report; the suffix decides its form: .html, .md, .json or .txt. Raises MetamedError for another one."""
+    form = {".html": "html", ".htm": "html", ".md": "md", ".json": "json", ".txt": "text"}.get(path.suffix.lower())
+    if form is None:
+        raise MetamedError(f"--report {path.name}: the suffix decides the form. Use .html, .md, .json or .txt")
+    path.write_text(render(recommendation, form) + "\n", encoding="utf-8")
+
+
+# ---- what all forms share
+
+
+def tied(ranking: tuple[Candidate, ...]) -> list[bool]:
+    """For each candidate: is its predicted score the same, to three decimals, as that of the one above it?"""
+    scores = [None if math.isnan(c.score) else round(c.score, 3) for c in ranking]
+    return [i > 0 and scores[i] is not None and scores[i] == scores[i - 1] for i in range(len(scores))]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _minutes(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "–"
+    return "<0.1" if value < 0.05 else f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def _source(candidate: Candidate) -> str:
+    setup = candidate.setup
+    return f"{setup.recipe or 'frozen'}: {' + '.join(setup.sources)}" if setup.sources else "from scratch"
+
+
+def _rows(r: Recommendation) -> list[list[str]]:
+    """The ranked table as text, one list per candidate in the order of `COLUMNS`."""
+    licences = r.explanation.get("licences", {})
+    rows = []
+    for i, (c, tie) in enumerate(zip(r.ranking, tied(r.ranking), strict=True), start=1):
+        known = math.isfinite(c.low) and math.isfinite(c.high)
+        interval = f" [{_number(c.low, 2)}, {_number(c.high, 2)}]" if known else ""
+        licence = "; ".join(dict.fromkeys(licences.get(s) or "unknown" for s in c.setup.sources)) or "–"
+        rows.append([
+            f"{i}{' =' if tie else ''}",
+            c.setup.method + ("" if c.runnable else " (no code here)"),
+            ", ".join(f"{k}={v}" for k, v in sorted(c.setup.hyperparameters.items())) or "defaults",
+            _source(c),
+            _number(c.score, 3) + interval,
+            "–" if math.isnan(c.p_best) else f"{c.p_best:.0%}",
+            *(_minutes(c.cost.get(device)) for device in DEVICES),
+            licence,
+            f"{len(c.evidence)} runs",
+        ])  # fmt: skip
+    return rows
+
+
+def _heads(r: Recommendation) -> list[str]:
+    return [head.format(measure=r.measure) for head in COLUMNS]
+
+
+def _protocol(r: Recommendation) -> str:
+    procedure = r.explanation.get("procedure")
+    return f"Predicted {r.measure}" + (f" under {procedure}" if procedure else "") + "; 90 % intervals."
+
+
+def _sources(r: Recommendation) -> str:
+    return ", ".join(f"{name} ({weight:.0%})" for name, weight in r.sources)
+
+
+# ---- text
+
+
+def _text(r: Recommendation, given: str) -> str:
+    parts = [f"{r.dataset}: {r.facts}" if r.facts else r.dataset, _protocol(r), "", _table(r)]
+    if any(tied(r.ranking)):
+        parts.append("= tied with the row above: the evidence does not tell them apart")
+    for c in r.ranking:
+        if c.note:
+            parts.append(f"{c.setup.method}: {c.note}")
+    if r.sources:
+        parts += ["", f"Sources, with their weight in an ensemble: {_sources(r)}"]
+    for title, lines in (("Why", r.explanation.get("why", ())), ("What could be wrong", r.warnings)):
+        if lines:
+            parts += ["", title, *(f"  - {line}" for line in lines)]
+    if r.assumptions:
+        parts += ["", "Assumed", *(f"  - {line}" for line in r.assumptions)]
+    return "\n".join([*parts, "", f"Basis: {r.basis}", f"Next: {_next(r, given)}"])
+
+
+def _next(r: Recommendation, given: str) -> str:
+    rank = next((i for i, c in enumerate(r.ranking, start=1) if c.runnable), None)
+    return "none of these has code here" if rank is None else f"metamed run --dataset {given} --rank {rank}"
+
+
+def _table(r: Recommendation) -> str:
+    """The ranked table in plain columns; settings go on a line of their own, for they are long."""
+    heads, rows = _heads(r), _rows(r)
+    shown = [i for i, head in enumerate(heads) if head != "settings" and (i < 5 or any(row[i] != "–" for row in rows))]
+    cells = [[line[i] for i in shown] for line in [heads, *rows]]
+    width = [max(len(line[k]) for line in cells) for k in range(len(shown))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(line, width, strict=True)).rstrip() for line in cells]
+    settings = [" " * (width[0] + 2) + row[2] for row in rows]
+    return "\n".join([lines[0], *(text for pair in zip(lines[1:], settings, strict=True) for text in pair)])
+
+
+# ---- JSON
+
+
+def finite(value):
+    """`value` with every NaN or infinity as None: JSON has neither."""
+    if isinstance(value, dict):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    if hasattr(value, "item"):  # a NumPy scalar
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _candidate(rank: int, c: Candidate, tie: bool) -> dict:
+    return {
+        "rank": rank,
+        "method": c.setup.method,
+        "recipe": c.setup.recipe,
+        "sources": c.setup.sources,
+        "hyperparameters": c.setup.hyperparameters,
+        "score": c.score,
+        "low": c.low,
+        "high": c.high,
+        "cost": {device: c.cost.get(device) for device in DEVICES},
+        "runnable": c.runnable,
+        "evidence": c.evidence,
+        "tied": tie,
+        "p_best": c.p_best,
+        "setup": c.setup.id,
+        "note": c.note,
+    }
+
+
+def as_dict(r: Recommendation) -> dict:
+    """What the JSON form holds, as plain values (docs/cli.md lists the keys); unknown numbers are None."""
+    ranking = [_candidate(i, c, t) for i, (c, t) in enumerate(zip(r.ranking, tied(r.ranking), strict=True), start=1)]
+    return finite({
+        "schema_version": SCHEMA_VERSION,
+        "dataset": r.dataset,
+        "kind": r.kind,
+        "basis": r.basis,
+        "ranking": ranking,
+        "sources": [{"name": name, "weight": weight} for name, weight in r.sources],
+        "metafeatures": r.metafeatures,
+        "assumptions": r.assumptions,
+        "warnings": r.warnings,
+        "facts": r.facts,
+        "measure": r.measure,
+        "versions": {"metamed": metamed.__version__, "python": platform.python_version()},
+        **r.explanation,
+    })  # fmt: skip
+
+
+def _json(r: Recommendation) -> str:
+    return json.dumps(as_dict(r), indent=1, allow_nan=False, ensure_ascii=False)
+
+
+# ---- Markdown
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"([|\\`*_<>])", r"\\\1", text)
+
+
+def _markdown(r: Recommendation) -> str:
+    line = "| {} |".format
+    table = [line(" | ".join(map(_cell, row))) for row in [_heads(r), *_rows(r)]]
+    table.insert(1, line(" | ".join("---" for _ in COLUMNS)))
+    parts = [f"# {_cell(r.dataset)}: what to try first", _cell(r.facts), _protocol(r), "\n".join(table)]
+    if r.sources:
+        parts.append(f"Sources: {_cell(_sources(r))}")
+    for title, lines in _sections(r):
+        parts += [f"## {title}", "\n".join(f"- {_cell(text)}" for text in lines)]
+    return "\n\n".join(part for part in [*parts, f"Basis: {_cell(r.basis)}"] if part)
+
+
+def _sections(r: Recommendation) -> list[tuple[str, tuple[str, ...]]]:
+    sections = (("Why", r.explanation.get("why", ())), ("What could be wrong", r.warnings), ("Assumed", r.assumptions))
+    return [(title, lines) for title, lines in sections if lines]
+
+
+# ---- HTML
+
+
+def _html(r: Recommendation) -> str:
+    from jinja2 import Environment
+
+    template = files("metamed").joinpath("data/report.html.j2").read_text(encoding="utf-8")
+    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template).render(
+        r=r, heads=_heads(r), rows=_rows(r), protocol=_protocol(r), sources=_sources(r), sections=_sections(r),
+        figure=_figure(r), metafeatures=sorted((k, _number(v, 4)) for k, v in r.metafeatures.items()),
+        version=metamed.__version__,
+    )  # fmt: skip
+
+
+def _figure(r: Recommendation) -> str:
+    """Predicted scores with their 90 % intervals as inline SVG; empty where the evidence gives no figures."""
+    drawn = [(i, c) for i, c in enumerate(r.ranking, start=1) if math.isfinite(c.score)]
+    if not drawn:
+        return ""
+    from io import StringIO
+
+    import matplotlib
+    from matplotlib.figure import Figure  # without pyplot: nothing global, no window
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "metamed", "font.size": 9}):
+        figure = Figure(figsize=(7, 0.8 + 0.32 * len(drawn)), layout="constrained")
+        axes = figure.subplots()
+        for place, (_, c) in enumerate(drawn):
+            axes.plot([c.low, c.high], [place, place], color="#4477aa", linewidth=2)
+            axes.plot([c.score], [place], "o", color="#222222")
+        axes.set_yticks(range(len(drawn)), [f"{i}  {c.setup.method}" for i, c in drawn])
+        axes.invert_yaxis()
+        axes.set_xlabel(f"predicted {r.measure}, 90 % interval")
+        axes.spines[["top", "right"]].set_visible(False)
+        text = StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+FORMS: dict[str, Callable] = {"text": _text, "json": _json, "md": _markdown, "html": _html}
