@@ -215,7 +215,12 @@ def _join(values: Iterable) -> str:
     return " ".join(map(str, values))
 
 
-_STUDY = ("study", "protocol", "paper", "place")  # what all rows of one study and protocol share stands in studies.csv
+_STUDY = ("study", "protocol", "paper", "place", "licence", "repository")  # what the rows of a study and protocol share
+
+
+def describe_studies(folder: Path, studies: dict[str, tuple[str, str]]) -> None:
+    """Note the licence and the repository of studies whose figures are about to be written into a folder."""
+    _write_table(folder / "studies.csv", _STUDY, [(study, "", "", "", *of) for study, of in sorted(studies.items())])
 
 
 def _write_published(folder: Path, figures: list[Published]) -> None:
@@ -226,10 +231,9 @@ def _write_published(folder: Path, figures: list[Published]) -> None:
     for f in figures:
         places.setdefault((f.study, f.protocol, f.paper), []).append(f.place)
     common = {key: max(sorted(set(p)), key=p.count) for key, p in places.items()}
-    kept = {(r["study"], r["protocol"]): r for r in _read_table(folder / "studies.csv")}
-    rows = [(s, p, paper, place, kept.get((s, p), {}).get("licence", ""), kept.get((s, p), {}).get("repository", ""))
-            for (s, p, paper), place in sorted(common.items())]
-    _write_table(folder / "studies.csv", (*_STUDY, "licence", "repository"), rows)
+    kept = {r["study"]: (r["licence"], r["repository"]) for r in _read_table(folder / "studies.csv")}
+    rows = [(*key[:2], key[2], place, *kept.get(key[0], ("", ""))) for key, place in sorted(common.items())]
+    _write_table(folder / "studies.csv", _STUDY, rows)
     for study in sorted({f.study for f in figures}):
         rows = sorted((f.protocol, f.dataset, f.target, f.measure, f.setup[:12], f.value, f.sd, f.repeats,
                        "" if f.place == common[f.study, f.protocol, f.paper] else f.place)

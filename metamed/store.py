@@ -419,6 +419,12 @@ class Store:
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO remote VALUES (?, ?, ?)", (id, server, int(number)))
 
+    def import_table(self, path: str | Path, study: str | None = None) -> int:
+        """Add a result table, see `published.import_table`; the number of new figures, with `notes`."""
+        from metamed.published import import_table
+
+        return import_table(self, path, study)
+
     def export(self, folder: str | Path, suite: str = "runs") -> None:
         """Write everything but artifacts as a folder of text tables, see `evidence`; its runs go to runs/<suite>.csv."""
         evidence.write(self, Path(folder), suite)
