@@ -1,0 +1,272 @@
+"""Weak, strongly shrunken corrections of the prior list, in closed form and numpy alone. Constants hold for all tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+
+from metamed.tables import Columns, Table
+
+WEAK, STRONG, RIDGE, PENALTY, RANK = 1.0, 4.0, 3.0, 3.0, 2
+SAME_DOMAIN, HINT, KEEP = 3.0, 0.3, 0.45  # weight of a dataset of the same domain; of the mean hint; of both in the answer
+
+
+# --- scales of outcomes ---
+
+
+def spread_ranks(scores: np.ndarray) -> np.ndarray:
+    """Ranks of each row spread evenly over -0.5 to 0.5, higher is better; NaN stays NaN, ties share their rank."""
+    out = np.full(scores.shape, np.nan)
+    for row, target in zip(scores, out, strict=True):
+        there = np.isfinite(row)
+        if there.sum() > 1:
+            _, inverse, counts = np.unique(row[there], return_inverse=True, return_counts=True)
+            middle = np.cumsum(counts) - (counts + 1) / 2
+            target[there] = middle[inverse] / (there.sum() - 1) - 0.5
+        else:
+            target[there] = 0.0
+    return out
+
+
+def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean over rows where a value is there; a column that has none takes the worst mean."""
+    there = np.isfinite(values)
+    total = (there * weights[:, None]).sum(0)
+    means = (np.where(there, values, 0) * weights[:, None]).sum(0) / np.where(total > 0, total, 1)
+    worst = means[total > 0].min() if (total > 0).any() else 0.0
+    return np.where(total > 0, means, worst)
+
+
+def common_scale(scores: np.ndarray) -> np.ndarray:
+    """Mean of evenly spread ranks / 0.3 and of z-scores clipped at 2.5, in each row; NaN stays NaN."""
+    there = np.isfinite(scores)
+    filled = np.where(there, scores, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sd = _row(np.nanstd, filled)
+        z = np.clip((filled - _row(np.nanmean, filled)) / np.where(sd > 0, sd, 1), -2.5, 2.5)
+    return (spread_ranks(filled) / 0.3 + z) / 2
+
+
+def normal_scores(scores: np.ndarray) -> np.ndarray:
+    """Quantiles of the normal distribution at (rank - 3/8) / (n + 1/4) in each row (Blom, 1958); NaN stays NaN."""
+    ranks = spread_ranks(scores)
+    n = np.isfinite(scores).sum(1, keepdims=True)
+    levels = ((ranks + 0.5) * (n - 1) + 1 - 3 / 8) / (n + 1 / 4)
+    quantile = np.vectorize(lambda p: NormalDist().inv_cdf(p) if np.isfinite(p) else np.nan, otypes=[float])
+    return quantile(levels)
+
+
+def standardise(values: np.ndarray) -> np.ndarray:
+    """Each row to mean 0 and sd 1 over what is there; a constant row becomes 0."""
+    filled = np.where(np.isfinite(values), values, np.nan)
+    sd = _row(np.nanstd, filled)
+    return (filled - _row(np.nanmean, filled)) / np.where(sd > 1e-12, sd, 1)
+
+
+def _row(function, values: np.ndarray) -> np.ndarray:
+    """A nan-function of each row as a column; 0 for rows that hold nothing."""
+    empty = ~np.isfinite(values).any(1, keepdims=True)
+    return function(np.where(empty, 0.0, values), axis=1, keepdims=True)
+
+
+def family_weights(families: tuple[str, ...], power: float) -> np.ndarray:
+    """(datasets in the family) ** -power: 1 lets families weigh the same, 0 datasets."""
+    return np.array([families.count(f) for f in families], dtype=float) ** -power
+
+
+# --- likeness of datasets and of items ---
+
+
+def split(columns: Columns, others: Columns) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """(numbers, categories), each a list of (own, other) columns; numbers standardised by their own, unknown is 0."""
+    numbers, categories = [], []
+    for name, own in columns.items():
+        other = others.get(name, np.full(len(next(iter(others.values()), ())), np.nan))
+        if own.dtype == object:
+            categories.append((own, other))
+        elif np.isfinite(own).sum() > 1 and (sd := np.nanstd(own)) > 1e-12:
+            numbers.append(tuple(np.nan_to_num((c - np.nanmean(own)) / sd) for c in (own, other)))
+    return numbers, categories
+
+
+def fact_distance(known: Columns, asked: Columns, number: float = 0.5, category: float = 1.0) -> np.ndarray:
+    """number x mean squared difference + category x share of differing categories, (asked, known)."""
+    numbers, categories = split(known, asked)
+    shape = (len(next(iter(asked.values()), ())), len(next(iter(known.values()), ())))
+    total = np.zeros(shape)
+    if numbers:
+        total = total + number * np.mean([(b[:, None] - a) ** 2 for a, b in numbers], axis=0)
+    if categories:
+        total = total + category * np.mean([b[:, None] != a for a, b in categories], axis=0)
+    return total
+
+
+def design(known: Columns, asked: Columns) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers and dummies of categories as matrices (n, p), centred on the known rows."""
+    numbers, categories = split(known, asked)
+    pairs = numbers + [(a == level, b == level) for a, b in categories for level in dict.fromkeys(a)]
+    rows = [len(next(iter(c.values()), ())) for c in (known, asked)]
+    if not pairs:
+        return np.zeros((rows[0], 0)), np.zeros((rows[1], 0))
+    own, other = (np.stack([np.asarray(p[i], dtype=float) for p in pairs], axis=1) for i in (0, 1))
+    return own - own.mean(0), other - own.mean(0)
+
+
+def _half_identity(kernel: np.ndarray) -> np.ndarray:
+    return (np.eye(len(kernel)) + kernel) / 2
+
+
+def item_kernels(descriptors: Columns, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Likeness of items, exponential and linear, each mixed half and half with identity, (m, m)."""
+    if not descriptors:
+        return np.eye(m), np.eye(m)
+    near = np.exp(-fact_distance(descriptors, descriptors, 0.5, 2.0))
+    matrix, _ = design(descriptors, descriptors)
+    linear = matrix @ matrix.T
+    scale = np.trace(linear) / m
+    return _half_identity(near), _half_identity(linear / scale if scale > 0 else linear)
+
+
+# --- corrections: residual of the training datasets (n, m) -> of the asked ones (k, m) ---
+
+
+def gaussian_process(near: np.ndarray, own: np.ndarray, items: np.ndarray, residual: np.ndarray, noise: float) -> np.ndarray:
+    """Posterior mean of a Gaussian process with kernel datasets x items on a full grid.
+
+    near: (k, n) likeness of asked and known datasets, own: (n, n), items: (m, m). In the items' eigenbasis the grid
+    falls apart into m problems of size n.
+    """
+    values, vectors = np.linalg.eigh(items)
+    values = np.clip(values, 0, None)[:, None, None]
+    rotated = (residual @ vectors).T[:, :, None]
+    alpha = np.linalg.solve(values * own + noise * np.eye(len(own)), rotated)
+    return (values * near @ alpha)[:, :, 0].T @ vectors.T
+
+
+def low_rank(near: np.ndarray, own: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    """The residual's first two singular directions, their coordinates predicted from facts by ridge regression."""
+    u, s, v = np.linalg.svd(residual, full_matrices=False)
+    coordinates = u[:, :RANK] * s[:RANK]
+    return near @ np.linalg.solve(own + PENALTY * np.eye(len(own)), coordinates) @ v[:RANK]
+
+
+def corrections(train: Table, target: Table, residual: np.ndarray) -> dict[str, np.ndarray]:
+    """The four weak correctors of the prior list, name -> (k, m); all zero where no facts are known."""
+    if not train.facts:
+        return {}
+    own, near = (np.exp(-fact_distance(train.facts, asked.facts)) for asked in (train, target))
+    matrix, asked = design(train.facts, target.facts)
+    width = max(1, matrix.shape[1])
+    linear, linear_near = matrix @ matrix.T / width, asked @ matrix.T / width
+    alike, straight = item_kernels(train.descriptors, len(train.items))
+    return {
+        "gp_weak": gaussian_process(near, own, alike, residual, WEAK),
+        "gp_strong": gaussian_process(near, own, alike, residual, STRONG),
+        "interactions": gaussian_process(linear_near, linear, straight, residual, RIDGE),
+        "low_rank": low_rank(linear_near, linear, residual),
+    }
+
+
+# --- the two bases on which trees are grown ---
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """What is known before trees: `order` and the plain `list`, (k, m), and `features` (k, m, p) for the trees.
+
+    kind: which recipe made it, source or method. names: of the features.
+    """
+
+    kind: str
+    order: np.ndarray
+    list: np.ndarray
+    features: np.ndarray
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, kind: str, order: np.ndarray, plain: np.ndarray, features: dict[str, np.ndarray]) -> Base:
+        stacked = np.stack([np.broadcast_to(f, order.shape) for f in features.values()], axis=2)
+        return cls(kind, order, plain, stacked, tuple(features))
+
+    @classmethod
+    def join(cls, parts: list[Base]) -> Base:
+        """Of several datasets, one after the other."""
+        order, plain, features = (np.concatenate([getattr(p, n) for p in parts]) for n in ("order", "list", "features"))
+        return cls(parts[0].kind, order, plain, features, parts[0].names)
+
+    def rows(self, which) -> Base:
+        return replace(self, order=self.order[which], list=self.list[which], features=self.features[which])
+
+    def each(self) -> list[Base]:
+        return [self.rows([i]) for i in range(len(self.order))]
+
+
+def method_base(train: Table, target: Table) -> Base:
+    """For methods: prior list with families weighted equally + the mean of the four corrections."""
+    scale = common_scale(train.scores)
+    plain = weighted_mean(scale, family_weights(train.families, 1.0))
+    residual = np.nan_to_num(scale - plain)
+    parts = corrections(train, target, residual)
+    shape = (len(target.datasets), len(train.items))
+    mean = np.mean(list(parts.values()), axis=0) if parts else np.zeros(shape)
+    lists = np.broadcast_to(plain, shape)
+    descriptors, _ = design(train.descriptors, train.descriptors)
+    features = {"list": lists, **parts}
+    unknown = np.full(shape[0], np.nan)  # facts go in as they are, so that a column means the same for any training set
+    features |= {n: target.facts.get(n, unknown)[:, None] for n, f in train.facts.items() if f.dtype != object}
+    features |= {f"item.{i}": descriptors[:, i] for i in range(descriptors.shape[1])}
+    return Base.of("method", lists + mean, lists, features)
+
+
+def source_base(train: Table, target: Table) -> Base:
+    """For transfer sources: list in which the same domain counts three times + 0.3 x the mean of all hints."""
+    open_ = ~np.isneginf(target.scores)  # a source is no candidate for itself
+    scale = normal_scores(train.scores)
+    weights = family_weights(train.families, 0.5)
+    plain = np.where(open_, weighted_mean(scale, weights), np.nan)
+    near, strong = _domain_lists(train, target, scale, weights)
+    lists, near, strong = (standardise(np.where(open_, x, np.nan)) for x in (plain, near, strong))
+    hints = [standardise(normal_scores(np.where(open_, h, np.nan))) for h in target.hints.values()]
+    known = np.any([np.isfinite(h) for h in hints], axis=0) if hints else np.zeros(open_.shape, bool)
+    total = np.sum([np.nan_to_num(h) for h in hints], axis=0) if hints else np.zeros(open_.shape)
+    hint = np.nan_to_num(standardise(np.where(open_ & known, total, np.nan)))
+    order = KEEP * standardise(np.nan_to_num(near) + HINT * hint)
+    spread = np.array([np.nanstd(c) if np.isfinite(c).sum() > 1 else np.nan for c in scale.T])
+    features = {"list": lists, "domain": strong - lists, "hint": hint, **_pair_facts(train, target), "spread": spread}
+    features = {n: standardise(np.where(open_, f, np.nan)) for n, f in features.items()}
+    return Base.of("source", np.nan_to_num(order), np.nan_to_num(lists), features)
+
+
+def _domain_lists(train: Table, target: Table, scale, weights) -> tuple[np.ndarray, np.ndarray]:
+    """Lists in which the target's own domain counts 3 and 8 times, where two other families share it at least."""
+    domains, own = train.facts.get("modality"), target.facts.get("modality")
+    lists = []
+    for i in range(len(target.datasets)):
+        same = (domains == own[i]) if own is not None and domains is not None else np.zeros(len(weights), bool)
+        shared = len({f for f, s in zip(train.families, same, strict=True) if s}) >= 2
+        factors = [np.where(same & shared, k, 1.0) for k in (SAME_DOMAIN, 8.0)]
+        lists.append([weighted_mean(scale, weights * f) for f in factors])
+    near, strong = np.array(lists).transpose(1, 0, 2)
+    return near, strong
+
+
+def _pair_facts(train: Table, target: Table) -> dict[str, np.ndarray]:
+    """What an item's source and the target have in common: domain and sizes. (k, m), NaN where unknown."""
+    shape, pairs = target.scores.shape, {}
+    if "modality" in train.origins and "modality" in target.facts:
+        pairs["same_domain"] = (target.facts["modality"][:, None] == train.origins["modality"]).astype(float)
+    for name in ("log_n", "log_classes"):
+        source = train.origins.get(name, np.full(shape[1], np.nan))
+        asked = target.facts.get(name, np.full(shape[0], np.nan))
+        pairs[f"source.{name}"] = np.broadcast_to(source, shape)
+        pairs[f"like.{name}"] = -np.abs(asked[:, None] - source)
+    return pairs
+
+
+def base_of(train: Table, target: Table) -> Base:
+    """The recipe that the items call for: transfer sources when there are hints or facts about most of their sources."""
+    known = [np.isfinite(c) for n, c in train.origins.items() if n in ("log_n", "log_classes")]
+    about_sources = bool(known) and bool(np.mean(known) > 0.5)
+    return (source_base if about_sources else method_base)(train, target)
