@@ -212,6 +212,21 @@ class Probe:
         return np.sqrt(np.take_along_axis(self.distances, self.neighbours, axis=1))
 
     @cached_property
+    def mean_distance(self) -> float:
+        """Mean distance over all pairs of rows."""
+        distances = np.sqrt(np.where(np.isfinite(self.distances), self.distances, 0))
+        return distances.sum(dtype=np.float64) / (len(distances) * (len(distances) - 1))
+
+    @cached_property
+    def class_distances(self) -> tuple[np.ndarray, np.ndarray]:
+        """Distance of each labelled row to the nearest of its class (infinite if alone) and of another class."""
+        known = np.flatnonzero(self.one_hot.any(axis=1))
+        distances = self.distances[np.ix_(known, known)]
+        same = self.labels[known][:, None] == self.labels[known][None]
+        inside, outside = np.where(same, distances, np.inf), np.where(same, np.inf, distances)
+        return np.sqrt(inside.min(axis=1)), np.sqrt(outside.min(axis=1))
+
+    @cached_property
     def spectrum(self) -> np.ndarray:
         """Shares of variance of the principal components of the rows, largest first; needs rows that differ."""
         centred = self.rows.astype(np.float64) - self.rows.mean(axis=0, dtype=np.float64)
@@ -235,6 +250,7 @@ def _whole_levels(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _standardise(values: np.ndarray) -> np.ndarray:
-    """Columns of mean 0 and standard deviation 1; constant columns become 0."""
-    spread_ = values.std(axis=0)
-    return (values - values.mean(axis=0)) / np.where(spread_ > 1e-9, spread_, np.inf)
+    """Columns of mean 0 and standard deviation 1; columns that vary by float32 noise at most become 0."""
+    deviation = values.std(axis=0)
+    varied = deviation > 1e-6 * np.abs(values).max(axis=0)
+    return (values - values.mean(axis=0)) / np.where(varied, deviation, np.inf)

@@ -1,0 +1,162 @@
+"""How a source dataset and a target dataset compare, from their stored vectors alone: no image is needed.
+
+Ratios are source over target on a logarithmic scale, 0 where both are equal. Distances run over the columns that both
+vectors have: differences over the scale given to `extract_pair`, or over |a| + |b| without one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from metamed.dataset import modality_group
+from metamed.errors import NotApplicable
+from metamed.metafeatures import METAFEATURES, Pair, pair_metafeature
+
+
+def _log_ratio(pair: Pair, *names: str) -> float:
+    """log2 of the product of columns in the source over that in the target; NaN where one is missing."""
+    source, target = np.prod([pair.numbers(name) for name in names], axis=0)
+    return float(np.log2(source / target)) if source > 0 and target > 0 else np.nan
+
+
+def _distance(pair: Pair, *groups: str) -> float:
+    """Root mean square of the scaled differences over the columns of the groups."""
+    columns = [c for f in METAFEATURES.values() if f.group in groups for c in f.columns]
+    values = np.array([pair.numbers(column) for column in columns])
+    scale = np.array([pair.scale.get(column, np.nan) for column in columns], np.float64)
+    scale = np.where(scale > 0, scale, np.nan) if pair.scale else np.abs(values).sum(axis=1)
+    difference = np.abs(values[:, 0] - values[:, 1])
+    scaled = np.where(difference == 0, 0, difference / np.where(scale > 0, scale, np.nan))
+    scaled = scaled[np.isfinite(scaled)]
+    if len(scaled) == 0:
+        raise NotApplicable(f"no {' or '.join(groups)} column in both vectors")
+    return float(np.sqrt((scaled**2).mean()))
+
+
+@pair_metafeature("similarity")
+def size_ratio(pair: Pair) -> float:
+    """Samples of the source over samples of the target.
+
+    unit: doublings; range: -inf to inf; cost: stored vectors; needs: n_samples; source: Cherti & Jitsev 2021.
+    """
+    return _log_ratio(pair, "n_samples")
+
+
+@pair_metafeature("similarity")
+def class_ratio(pair: Pair) -> float:
+    """Classes of the source over classes of the target.
+
+    unit: doublings; range: -inf to inf; cost: stored vectors; needs: n_classes; source: Huh et al. 2016 (1608.08614).
+    """
+    return _log_ratio(pair, "n_classes")
+
+
+@pair_metafeature("similarity")
+def samples_per_class_ratio(pair: Pair) -> float:
+    """Samples per class of the source over those of the target.
+
+    unit: doublings; range: -inf to inf; cost: stored vectors; needs: samples_per_class; source: Huh et al. 2016.
+    """
+    return _log_ratio(pair, "samples_per_class")
+
+
+@pair_metafeature("similarity")
+def resolution_ratio(pair: Pair) -> float:
+    """Pixels of a source image over pixels of a target image.
+
+    unit: doublings; range: -inf to inf; cost: stored vectors; needs: height, width; source: Ozturk et al. 2022 (ZAP).
+    """
+    return _log_ratio(pair, "height", "width")
+
+
+@pair_metafeature("similarity")
+def imbalance_change(pair: Pair) -> float:
+    """Imbalance ratio of the source over that of the target.
+
+    unit: doublings; range: -inf to inf; cost: stored vectors; needs: imbalance_ratio; source: Ozturk et al. 2022 (ZAP).
+    """
+    return _log_ratio(pair, "imbalance_ratio")
+
+
+@pair_metafeature("similarity")
+def dimension_ratio(pair: Pair) -> float:
+    """Intrinsic dimension (TwoNN) of the source over that of the target.
+
+    unit: doublings; range: -inf to inf; cost: stored vectors; needs: two_nn; source: Konz & Mazurowski 2024.
+    """
+    return _log_ratio(pair, "two_nn")
+
+
+@pair_metafeature("similarity")
+def same_channels(pair: Pair) -> float:
+    """1 if both have the same number of channels, else 0.
+
+    unit: yes or no; range: 0 to 1; cost: stored vectors; needs: n_channels; source: Ozturk et al. 2022 (ZAP).
+    """
+    source, target = pair.numbers("n_channels")
+    return np.nan if np.isnan(source + target) else float(source == target)
+
+
+@pair_metafeature("similarity")
+def same_modality(pair: Pair) -> float:
+    """1 if both modalities are of one group (x-ray, mri, fundus ...), else 0.
+
+    unit: yes or no; range: 0 to 1; cost: stored vectors; needs: modality; source: Mei et al. 2022 (RadImageNet).
+    """
+    source, target = map(modality_group, pair.words("modality"))
+    return float(source == target)
+
+
+@pair_metafeature("similarity")
+def same_organ(pair: Pair) -> float:
+    """1 if both show the same organ, else 0.
+
+    unit: yes or no; range: 0 to 1; cost: stored vectors; needs: organ; source: Mei et al. 2022 (RadImageNet).
+    """
+    source, target = (word.strip().lower() for word in pair.words("organ"))
+    return float(source == target)
+
+
+@pair_metafeature("similarity")
+def intensity_distance(pair: Pair) -> float:
+    """Distance over the intensity and colour meta-features.
+
+    unit: scales; range: 0 to inf; cost: stored vectors; needs: intensity; source: van Sonsbeek & Cheplygina 2020.
+    """
+    return _distance(pair, "intensity")
+
+
+@pair_metafeature("similarity")
+def texture_distance(pair: Pair) -> float:
+    """Distance over the texture meta-features.
+
+    unit: scales; range: 0 to inf; cost: stored vectors; needs: texture; source: Konz et al. 2024 (FRD, 2412.01496).
+    """
+    return _distance(pair, "texture")
+
+
+@pair_metafeature("similarity")
+def structure_distance(pair: Pair) -> float:
+    """Distance over the structure meta-features: intrinsic dimension, class separation, symmetry.
+
+    unit: scales; range: 0 to inf; cost: stored vectors; needs: structure; source: Konz & Mazurowski 2024 (2401.08865).
+    """
+    return _distance(pair, "structure")
+
+
+@pair_metafeature("similarity")
+def landmark_distance(pair: Pair) -> float:
+    """Distance over the landmarkers: datasets on which the same simple models do well.
+
+    unit: scales; range: 0 to inf; cost: stored vectors; needs: landmarking; source: Cheplygina & Tax 2018 (1806.08186).
+    """
+    return _distance(pair, "landmarking")
+
+
+@pair_metafeature("similarity")
+def image_distance(pair: Pair) -> float:
+    """Distance over all meta-features of the pixels: intensity, texture and structure together.
+
+    unit: scales; range: 0 to inf; cost: stored vectors; needs: any of them; source: van Sonsbeek & Cheplygina 2020.
+    """
+    return _distance(pair, "intensity", "texture", "structure")
