@@ -1,0 +1,330 @@
+"""From a dataset to a ranked answer: candidates that somebody ran, what to expect of each here, and why."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from metamed import caution
+from metamed.costs import Costs, parse_minutes, side_of
+from metamed.dataset import Dataset, Kind
+from metamed.errors import EmptyStore, MetamedError, NotApplicable, UnknownName
+from metamed.measures import PRIMARY, get_measure
+from metamed.metafeatures import extract
+from metamed.metalearner import MetaLearner
+from metamed.records import Candidate, Recommendation, Setup
+from metamed.store import Store
+
+Z90 = 1.645  # normal quantile of a 90 % interval
+OPEN = re.compile(r"apache|\bmit\b|bsd|cc0|cc[ -]by|public domain|mozilla|\bmpl|gpl", re.I)
+CLOSED = re.compile(r"\bnc\b|-nc|non-?commercial|research|academic|no formal|unknown", re.I)
+
+
+def recommend(
+    dataset: Dataset,
+    store: Store | None = None,
+    *,
+    kind: Kind | None = None,
+    top: int = 5,
+    budget: str | float | None = None,
+    device: str | None = None,
+    licence: str | None = None,
+    as_unknown: bool = False,
+    max_samples: int = 5000,
+    seed: int = 0,
+    explain: bool = False,
+) -> Recommendation:
+    """The `top` setups most likely to work on a dataset, each with score, 90 % interval, cost and evidence.
+
+    store: evidence; the user's store united with what ships by default. budget: minutes, or "30m", "2h". device: cpu
+    or cuda, the one that budget and cost are about. licence: "commercial" leaves out sources that forbid it or say
+    nothing. as_unknown: forget every dataset of its family, and all that was learned from them. explain: also say what
+    moved each candidate. Raises NotApplicable where nothing can be learned from the data or nothing fits the wishes,
+    EmptyStore without evidence.
+    """
+    wishes = Wishes(None if budget is None else parse_minutes(budget), device, licence)
+    store = Store.united() if store is None else store
+    data = as_kind(dataset, kind)
+    n_train, procedure = caution.training_size(data, data.kind)
+    known = store.known(data)
+    family = {data.family, *(store.dataset(digest).family for digest, _, _ in known)}
+    if as_unknown:
+        store, known = forget(store, family), []
+    evidence = Evidence.of(store, data.kind)
+    vector = extract(data, max_samples=max_samples, seed=seed)
+    learner = MetaLearner.load(data.kind, store)
+    candidates = learner.predict(vector, evidence.setups, store)
+    candidates = [replace(c, evidence=c.evidence or evidence.ids[c.setup.id]) for c in candidates]
+    candidates, own = with_own_runs(candidates, evidence, known)
+    costs = Costs(data.kind, store)
+    candidates = [replace(c, cost=costs.minutes(c.setup, n_train, side_of(data))) for c in candidates]
+    candidates, notes = wishes.keep(_allowed(candidates, store, family), store)
+    ranking = tuple(sorted(candidates, key=_order))[:top]
+    near = caution.experience(vector, evidence.vectors)
+    return Recommendation(
+        data.name, data.kind, PRIMARY[data.kind], ranking, source_weights(candidates), vector, learner.basis,
+        caution.facts_line(data, data.kind), (*data.assumptions, *notes, *_cost_notes(ranking, device)),
+        (*_distance_warnings(near), *caution.warnings_of(data)),
+        {"seed": seed, "digest": data.digest, "procedure": procedure, "n_train": n_train,
+         "why": _why(ranking, near, evidence, known, own), "nearest": near.nearest, "distance_limit": near.limit,
+         "known": known, "licences": _licences(ranking, store),
+         **({"moved": learner.explain(vector, [c.setup for c in ranking], store)} if explain else {})},
+    )  # fmt: skip
+
+
+# ---- the dataset, seen as a kind
+
+
+def as_kind(dataset: Dataset, kind: Kind | None) -> Dataset:
+    """The dataset without what makes it another kind. Raises NotApplicable if it lacks what the kind needs."""
+    if kind in (None, dataset.kind):
+        return dataset
+    plain = dataset if dataset.bags is None else replace(dataset, bags=None, target=dataset.instance_target,
+                                                         split=None, groups=None)  # fmt: skip
+    seen = {"classification": lambda: replace(plain, masks=None),
+            "segmentation": lambda: replace(plain, target=None),
+            "similarity": lambda: replace(plain, target=None, masks=None),
+            "mil": lambda: dataset}  # fmt: skip
+    if kind not in seen:
+        raise UnknownName("kind", kind, seen)
+    view = seen[kind]()
+    lacking = {"classification": view.target is None, "segmentation": view.masks is None,
+               "similarity": view.triplets is None, "mil": view.bags is None}[kind]  # fmt: skip
+    if lacking:
+        need = {"classification": "target", "segmentation": "masks", "similarity": "triplets", "mil": "bags"}[kind]
+        raise NotApplicable(f"{dataset.name} cannot be seen as {kind}: it has no {need}. It is {dataset.kind}")
+    return view
+
+
+# ---- evidence
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was ever run or published of a kind with its measure.
+
+    rows: as `Store.example_rows`. setups: those that somebody ran, and no others. vectors: datasets with own runs,
+    digest -> (name, family, meta-features).
+    """
+
+    rows: list[dict]
+    setups: list[Setup]
+    vectors: dict[str, tuple[str, str, dict[str, float]]]
+
+    @cached_property
+    def ids(self) -> dict[str, tuple[str, ...]]:
+        """Ids of runs and published figures by setup id."""
+        found = defaultdict(list)
+        for row in self.rows:
+            found[row["setup"]].append(row["evidence"])
+        return {setup: tuple(ids) for setup, ids in found.items()}
+
+    @classmethod
+    def of(cls, store: Store, kind: Kind) -> Evidence:
+        """Raises EmptyStore for a store without any evidence, NotApplicable for one without any of that kind."""
+        if len(store) == 0:
+            raise EmptyStore("the store holds no runs and no published results: metamed bench run or store import adds some")
+        rows = store.example_rows(kind, PRIMARY[kind])
+        if not rows:
+            raise NotApplicable(f"there is no evidence for {kind} yet: no run with {PRIMARY[kind]} in the store")
+        ran = {row["setup"] for row in rows}
+        described, vectors = {f.digest: f for f in store.records("dataset")}, store.vectors()
+        own = {row["dataset"] for row in rows if row["study"] == "metamed"}
+        known = {d: (described[d].name, described[d].family, vectors[d]) for d in sorted(own & set(vectors))}
+        return cls(rows, [s for s in store.records("setup") if s.id in ran], known)
+
+    def own(self, digests: Iterable[str]) -> dict[str, list[dict]]:
+        """Runs on these datasets with all their training samples, by setup id."""
+        digests, found = set(digests), defaultdict(list)
+        for row in self.rows:
+            if row["study"] == "metamed" and row["dataset"] in digests and ", n=" not in row["protocol"]:
+                found[row["setup"]].append(row)
+        return dict(found)
+
+    def seed_sd(self) -> float:
+        """Standard deviation of a score between seeds, pooled over all that was repeated; NaN without repeats."""
+        groups = defaultdict(list)
+        for row in self.rows:
+            if row["study"] == "metamed":
+                groups[row["dataset"], row["protocol"], row["setup"]].append(row["score"])
+        repeated = [np.array(scores) for scores in groups.values() if len(scores) > 1]
+        freedom = sum(len(s) - 1 for s in repeated)
+        return math.sqrt(sum(((s - s.mean()) ** 2).sum() for s in repeated) / freedom) if freedom else math.nan
+
+    def places(self, setup: Setup) -> tuple[float, int]:
+        """(mean rank, number of datasets) of a setup over the tables that it occurs in; rank 1 is best."""
+        tables = defaultdict(lambda: defaultdict(list))
+        for row in self.rows:
+            tables[row["study"], row["protocol"], row["dataset"], row["target"]][row["setup"]].append(row["score"])
+        sign = 1 if get_measure(self.rows[0]["measure"]).higher else -1
+        ranks = []
+        for scores in tables.values():
+            if setup.id in scores:
+                means = {k: sign * float(np.mean(v)) for k, v in scores.items()}
+                ranks.append(1 + sum(m > means[setup.id] for m in means.values()))
+        return (float(np.mean(ranks)) if ranks else math.nan), len(ranks)
+
+
+def forget(store: Store, families: set[str]) -> Store:
+    """A copy of the evidence without some families of datasets: nothing that was run on them, or learned from them."""
+    gone = [f for f in store.records("dataset") if f.family in families]
+    names, digests = {f.name for f in gone}, {f.digest for f in gone}
+    tasks = {t.id for t in store.records("task") if t.digest in digests or t.dataset in names}
+    rest = Store.memory()
+    rest.add_all(f for f in store.records("dataset") if f.digest not in digests)
+    rest.add_all(s for s in store.records("source") if not names & {s.name, *s.corpus})
+    rest.add_all(store.records("setup"))
+    rest.add_all(t for t in store.records("task") if t.id not in tasks)
+    rest.add_all(r for r in store.records("run") if r.task not in tasks)
+    rest.add_all(p for p in store.records("published") if p.dataset not in names)
+    for digest, values in store.vectors().items():
+        if digest not in digests:
+            rest.add_metafeatures(digest, values)
+    return rest
+
+
+def with_own_runs(candidates: list[Candidate], evidence: Evidence, known: list) -> tuple[list[Candidate], int]:
+    """Candidates with what is known of this very dataset in place of predictions, and how many of its runs were used.
+
+    Setups that ran here get their mean score, with the interval of one more run. All others are moved by the mean
+    difference between what was observed and what was predicted: a run tells how hard the dataset is.
+    """
+    own, sd = evidence.own(digest for digest, _, share in known if share >= 0.5), evidence.seed_sd()
+    observed = {id: float(np.mean([row["score"] for row in rows])) for id, rows in own.items()}
+    off = [observed[c.setup.id] - c.score for c in candidates if c.setup.id in observed and math.isfinite(c.score)]
+    shift = float(np.mean(off)) if off else 0.0
+    out = []
+    for c in candidates:
+        if (id := c.setup.id) in observed:
+            half = Z90 * sd * math.sqrt(1 + 1 / len(own[id])) if math.isfinite(sd) else (c.high - c.low) / 2
+            out.append(replace(c, score=observed[id], low=observed[id] - half, high=observed[id] + half,
+                               evidence=tuple(row["evidence"] for row in own[id])))  # fmt: skip
+        else:
+            out.append(replace(c, score=c.score + shift, low=c.low + shift, high=c.high + shift))
+    return [_within(c) for c in out], sum(map(len, own.values()))
+
+
+def _within(c: Candidate) -> Candidate:
+    """All measures that are recommended by lie in 0-1, and so do their expectations."""
+    score, low, high = (v if math.isnan(v) else min(max(v, 0.0), 1.0) for v in (c.score, c.low, c.high))
+    return replace(c, score=score, low=low, high=high)
+
+
+# ---- wishes
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user can afford and may use. budget: minutes."""
+
+    budget: float | None
+    device: str | None
+    licence: str | None
+
+    def __post_init__(self):
+        if self.device not in (None, "cpu", "cuda"):
+            raise MetamedError(f"device '{self.device}': expected cpu or cuda")
+        if self.licence not in (None, "commercial"):
+            raise MetamedError(f"licence '{self.licence}': the only wish known is 'commercial'")
+
+    def keep(self, candidates: list[Candidate], store: Store) -> tuple[list[Candidate], list[str]]:
+        """The candidates that fit, and a note on what was left out. Raises NotApplicable if none does."""
+        rest, notes = candidates, []
+        if self.licence:
+            fitting = [c for c in rest if all(map(commercial, _licences([c], store).values()))]
+            notes += _note(rest, fitting, "start from weights that are not clearly free for commercial use")
+            rest = fitting
+        if self.budget is not None:
+            fitting = [c for c in rest if self._minutes(c) <= self.budget]
+            notes += _note(rest, fitting, f"are known to need more than {self.budget:g} minutes, or have no known cost")
+            if rest and not fitting:
+                least = min(map(self._minutes, rest))
+                known = f"the cheapest known needs {least:.2g}" if math.isfinite(least) else "no cost is known"
+                raise NotApplicable(f"no setup fits a budget of {self.budget:g} minutes: {known}")
+            rest = fitting
+        if not rest:
+            raise NotApplicable("no setup is left: " + "; ".join(notes or ["the evidence names none"]))
+        return rest, notes
+
+    def _minutes(self, c: Candidate) -> float:
+        """Minutes on the wished device; without a wish on the fastest one known; infinite if unknown."""
+        costs = c.cost.values() if self.device is None else [c.cost.get(self.device, math.inf)]
+        return min(costs, default=math.inf)
+
+
+def _note(before: list, after: list, why: str) -> list[str]:
+    left_out = len(before) - len(after)
+    return [f"{left_out} of {len(before)} setups were left out: they {why}"] if left_out else []
+
+
+def commercial(licence: str) -> bool:
+    """Does a licence text clearly allow commercial use? Silence and research-only terms do not."""
+    return bool(OPEN.search(licence)) and not CLOSED.search(licence)
+
+
+def _licences(candidates: Iterable[Candidate], store: Store) -> dict[str, str]:
+    known = {s.name: s.licence for s in store.records("source")}
+    return {name: known.get(name, "") or "unknown" for c in candidates for name in c.setup.sources}
+
+
+def _allowed(candidates: list[Candidate], store: Store, family: set[str]) -> list[Candidate]:
+    """Without sources that learned from the dataset's own family: what they reach would be memory, not transfer."""
+    sisters = {f.name for f in store.records("dataset") if f.family in family} | family
+    learned = {s.name for s in store.records("source") if sisters & {s.name, *s.corpus}} | sisters
+    return [c for c in candidates if not learned & set(c.setup.sources)]
+
+
+# ---- order, sources, words
+
+
+def _order(c: Candidate) -> tuple:
+    """What can be run here comes first, then the score; what has none keeps the learner's order behind."""
+    return (not c.runnable, math.isnan(c.score), 0.0 if math.isnan(c.score) else -c.score)
+
+
+def source_weights(candidates: list[Candidate], most: int = 5) -> tuple[tuple[str, float], ...]:
+    """The best single sources with weights in proportion to the best score that each is predicted to reach."""
+    best: dict[str, float] = {}
+    for c in candidates:
+        if len(c.setup.sources) == 1 and c.runnable and math.isfinite(c.score):
+            best[c.setup.sources[0]] = max(best.get(c.setup.sources[0], 0.0), c.score)
+    chosen = sorted(best.items(), key=lambda item: -item[1])[:most]
+    total = sum(score for _, score in chosen)
+    return tuple((name, score / total) for name, score in chosen) if total > 0 else ()
+
+
+def _why(ranking, near: caution.Experience, evidence: Evidence, known: list, own: int) -> list[str]:
+    """Three lines at most: what it is like, how the first one did elsewhere, what is known of this very dataset."""
+    lines = []
+    if known:
+        digest, name, share = known[0]
+        lines.append(f"recognised as {name} ({share:.0%} of its images); {own} runs on it are used")
+    if near.nearest:
+        lines.append("nearest known datasets: " + ", ".join(f"{n} (distance {d:.2f})" for n, d in near.nearest))
+    if ranking:
+        rank, n = evidence.places(ranking[0].setup)
+        lines.append(f"{ranking[0].setup.method}, the first one, has mean rank {rank:.1f} on {n} tables of evidence")
+    return lines
+
+
+def _distance_warnings(near: caution.Experience) -> list[str]:
+    if near.outside:
+        name, distance = near.nearest[0]
+        return [f"outside my experience: the nearest known dataset, {name}, is {distance:.2f} away, farther than 95 % "
+                f"of the known ones are from theirs ({near.limit:.2f})"]  # fmt: skip
+    if math.isnan(near.limit):
+        return ["fewer than three known datasets have meta-features: whether this one is like them cannot be said"]
+    return []
+
+
+def _cost_notes(ranking: tuple[Candidate, ...], device: str | None) -> list[str]:
+    notes = ["CPU minutes are core-minutes, scaled from stored runs to the samples and pixels here"]
+    if device == "cuda" and not any("cuda" in c.cost for c in ranking):
+        notes.append("no run on a GPU is in the evidence: GPU minutes are unknown")
+    return notes
