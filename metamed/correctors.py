@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import ClassVar
 
 import numpy as np
 
@@ -176,48 +177,49 @@ def corrections(train: Table, target: Table, residual: np.ndarray) -> dict[str, 
 class Base:
     """What is known before trees: `order` and the plain `list`, (k, m), and `features` (k, m, p) for the trees.
 
-    kind: which recipe made it, source or method. names: of the features.
+    kind: which recipe made it, source or method. anchor: (k, m), what the trees learn the departure from.
+    share: the trees' part in the answer, order + share x trees. names: of the features.
     """
 
     kind: str
     order: np.ndarray
     list: np.ndarray
+    anchor: np.ndarray
+    share: float
     features: np.ndarray
     names: tuple[str, ...]
+    _ROWS: ClassVar[tuple[str, ...]] = ("order", "list", "anchor", "features")
 
     @classmethod
-    def of(cls, kind: str, order: np.ndarray, plain: np.ndarray, features: dict[str, np.ndarray]) -> Base:
+    def of(cls, kind: str, order, plain, anchor, share: float, features: dict[str, np.ndarray]) -> Base:
         stacked = np.stack([np.broadcast_to(f, order.shape) for f in features.values()], axis=2)
-        return cls(kind, order, plain, stacked, tuple(features))
+        return cls(kind, order, plain, anchor, share, stacked, tuple(features))
 
     @classmethod
     def join(cls, parts: list[Base]) -> Base:
         """Of several datasets, one after the other."""
-        order, plain, features = (np.concatenate([getattr(p, n) for p in parts]) for n in ("order", "list", "features"))
-        return cls(parts[0].kind, order, plain, features, parts[0].names)
+        return replace(parts[0], **{n: np.concatenate([getattr(p, n) for p in parts]) for n in cls._ROWS})
 
     def rows(self, which) -> Base:
-        return replace(self, order=self.order[which], list=self.list[which], features=self.features[which])
+        return replace(self, **{n: getattr(self, n)[which] for n in self._ROWS})
 
     def each(self) -> list[Base]:
         return [self.rows([i]) for i in range(len(self.order))]
 
 
 def method_base(train: Table, target: Table) -> Base:
-    """For methods: prior list with families weighted equally + the mean of the four corrections."""
+    """For methods: prior list with families weighted equally + the mean of the four corrections and the trees."""
     scale = common_scale(train.scores)
     plain = weighted_mean(scale, family_weights(train.families, 1.0))
-    residual = np.nan_to_num(scale - plain)
-    parts = corrections(train, target, residual)
+    parts = corrections(train, target, np.nan_to_num(scale - plain))
     shape = (len(target.datasets), len(train.items))
-    mean = np.mean(list(parts.values()), axis=0) if parts else np.zeros(shape)
-    lists = np.broadcast_to(plain, shape)
+    lists, share = np.broadcast_to(plain, shape), 1 / (len(parts) + 1)
     descriptors, _ = design(train.descriptors, train.descriptors)
     features = {"list": lists, **parts}
     unknown = np.full(shape[0], np.nan)  # facts go in as they are, so that a column means the same for any training set
     features |= {n: target.facts.get(n, unknown)[:, None] for n, f in train.facts.items() if f.dtype != object}
     features |= {f"item.{i}": descriptors[:, i] for i in range(descriptors.shape[1])}
-    return Base.of("method", lists + mean, lists, features)
+    return Base.of("method", lists + share * sum(parts.values(), np.zeros(shape)), lists, lists, share, features)
 
 
 def source_base(train: Table, target: Table) -> Base:
@@ -236,7 +238,7 @@ def source_base(train: Table, target: Table) -> Base:
     spread = np.array([np.nanstd(c) if np.isfinite(c).sum() > 1 else np.nan for c in scale.T])
     features = {"list": lists, "domain": strong - lists, "hint": hint, **_pair_facts(train, target), "spread": spread}
     features = {n: standardise(np.where(open_, f, np.nan)) for n, f in features.items()}
-    return Base.of("source", np.nan_to_num(order), np.nan_to_num(lists), features)
+    return Base.of("source", np.nan_to_num(order), np.nan_to_num(lists), np.nan_to_num(order), 1.0, features)
 
 
 def _domain_lists(train: Table, target: Table, scale, weights) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from metamed.correctors import WEAK, Base, base_of, common_scale, fact_distance,
 from metamed.exams import Prediction, weighted_tau
 from metamed.tables import Columns, Table
 
-QUANTILE, ROUNDS, SEEDS, FEWEST = 0.93, 30, 3, 3
+QUANTILE, ROUNDS, SEEDS, FEWEST = 0.93, 30, 3, 5
 TREES = {"max_depth": 2, "eta": 0.05, "subsample": 0.7, "colsample_bytree": 0.7, "min_child_weight": 10, "lambda": 10.0,
          "base_score": 0.0, "objective": "reg:squarederror", "nthread": 1, "tree_method": "exact"}
 
@@ -61,11 +61,11 @@ def crossfit(train: Table) -> Base:
 
 
 def grow(base: Base, target: np.ndarray, weights: np.ndarray, seeds: int = SEEDS) -> tuple[dict, ...]:
-    """Small trees on what the base leaves over, one model per seed, as XGBoost's JSON."""
+    """Small trees on the departure from the base's anchor, one model per seed, as XGBoost's JSON."""
     import xgboost
 
     there = np.isfinite(target)
-    rest = (target - base.order)[there]
+    rest = (target - base.anchor)[there]
     data = xgboost.DMatrix(base.features[there], rest, weight=np.broadcast_to(weights[:, None], there.shape)[there])
     boosters = [xgboost.train(TREES | {"seed": seed}, data, ROUNDS) for seed in range(seeds)]
     return tuple(json.loads(b.save_raw("json")) for b in boosters)
@@ -88,7 +88,7 @@ def fit(train: Table, *, seeds: int = SEEDS) -> Fitted:
 
 def _gain(scores: np.ndarray, base: Base, models: tuple[dict, ...]) -> float:
     """Mean weighted tau of the corrected order above that of the list."""
-    order, gains = base.order + evaluate(models, base.features), []
+    order, gains = corrected(base, models), []
     for truth, own, plain in zip(scores, order, base.list, strict=True):
         there = np.isfinite(truth)
         if there.sum() > 1:
@@ -121,10 +121,15 @@ def _leaf(tree: dict, rows: np.ndarray) -> np.ndarray:
     return limit[node].astype(np.float64)
 
 
+def corrected(base: Base, models: tuple[dict, ...]) -> np.ndarray:
+    """The order value with the trees' part in it."""
+    return base.order + base.share * evaluate(models, base.features)
+
+
 def answer(fitted: Fitted, train: Table, target: Table) -> Prediction:
     """Order and expected scores for the target's datasets; the highest expected score goes to the first in order."""
     base = base_of(train, target)
-    order = base.order + evaluate(fitted.models, base.features) if fitted.open else base.list
+    order = corrected(base, fitted.models) if fitted.open else base.list
     score = np.array([_in_order(o, s) for o, s in zip(order, _level(train, target), strict=True)])
     low, high = score - fitted.error, score + fitted.error
     if _is_fraction(train.scores):
