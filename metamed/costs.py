@@ -10,6 +10,7 @@ from metamed.dataset import Dataset, Kind
 from metamed.errors import MetamedError
 from metamed.records import Run, Setup, Task
 
+IMAGE_SIZE = 64  # what training resizes to by default (training imports torch; a test compares)
 _UNITS = {"": 1.0, "s": 1 / 60, "m": 1.0, "min": 1.0, "h": 60.0, "d": 1440.0}
 
 
@@ -61,7 +62,9 @@ def side_of(dataset: Dataset) -> int:
 
 
 def _pixels(setup: Setup, side: int) -> int:
-    return min(setup.hyperparameters.get("image_size") or side, side) ** 2
+    """Pixels of an image as the network sees it: nothing is enlarged for a network without a source."""
+    size = setup.hyperparameters.get("image_size", IMAGE_SIZE)
+    return (size if setup.sources else min(size, side)) ** 2
 
 
 def _work(setup: Setup) -> tuple:

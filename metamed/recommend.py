@@ -71,7 +71,7 @@ def recommend(
         data.name, data.kind, PRIMARY[data.kind], ranking, source_weights(candidates), vector, learner.basis,
         caution.facts_line(data, data.kind), (*data.assumptions, *notes, *_cost_notes(ranking, device)),
         (*_distance_warnings(near), *caution.warnings_of(data)),
-        {"seed": seed, "digest": data.digest, "procedure": procedure, "n_train": n_train,
+        {"seed": seed, "digest": data.digest, "procedure": procedure + _limited(evidence.size), "n_train": n_train,
          "why": _why(ranking, near, evidence, known, own), "nearest": near.nearest, "distance_limit": near.limit,
          "known": known, "licences": _licences(ranking, store),
          **({"moved": learner.explain(vector, [c.setup for c in ranking], store)} if explain else {})},
@@ -129,7 +129,7 @@ class Evidence:
     def of(cls, store: Store, kind: Kind) -> Evidence:
         """Raises EmptyStore for a store without any evidence, NotApplicable for one without any of that kind."""
         if len(store) == 0:
-            raise EmptyStore("the store holds no runs and no published results: metamed bench run or store import adds some")
+            raise EmptyStore("the store holds no runs and no published results; metamed store import adds some")
         rows = store.example_rows(kind, PRIMARY[kind])
         if not rows:
             raise NotApplicable(f"there is no evidence for {kind} yet: no run with {PRIMARY[kind]} in the store")
@@ -140,12 +140,18 @@ class Evidence:
         return cls(rows, [s for s in store.records("setup") if s.id in ran], known)
 
     def own(self, digests: Iterable[str]) -> dict[str, list[dict]]:
-        """Runs on these datasets with all their training samples, by setup id."""
-        digests, found = set(digests), defaultdict(list)
-        for row in self.rows:
-            if row["study"] == "metamed" and row["dataset"] in digests and ", n=" not in row["protocol"]:
+        """Runs on these datasets by setup id: those with the most training samples, for only they compare."""
+        rows = [r for r in self.rows if r["study"] == "metamed" and r["dataset"] in set(digests)]
+        most, found = max((_size(r["protocol"]) for r in rows), default=0), defaultdict(list)
+        for row in rows:
+            if _size(row["protocol"]) == most:
                 found[row["setup"]].append(row)
         return dict(found)
+
+    @property
+    def size(self) -> float:
+        """The most labelled samples that a run was allowed; infinite where there was no limit, or there are no runs."""
+        return max((_size(r["protocol"]) for r in self.rows if r["study"] == "metamed"), default=math.inf)
 
     def seed_sd(self) -> float:
         """Standard deviation of a score between seeds, pooled over all that was repeated; NaN without repeats."""
@@ -169,6 +175,12 @@ class Evidence:
                 means = {k: sign * float(np.mean(v)) for k, v in scores.items()}
                 ranks.append(1 + sum(m > means[setup.id] for m in means.values()))
         return (float(np.mean(ranks)) if ranks else math.nan), len(ranks)
+
+
+def _size(protocol: str) -> float:
+    """Labelled samples that a protocol such as "holdout, n=600" allows."""
+    match = re.search(r"n=(\d+)", protocol)
+    return float(match[1]) if match else math.inf
 
 
 def forget(store: Store, families: set[str]) -> Store:
@@ -311,6 +323,10 @@ def _why(ranking, near: caution.Experience, evidence: Evidence, known: list, own
         rank, n = evidence.places(ranking[0].setup)
         lines.append(f"{ranking[0].setup.method}, the first one, has mean rank {rank:.1f} on {n} tables of evidence")
     return lines
+
+
+def _limited(size: float) -> str:
+    return f" with at most {size:.0f} labelled samples" if math.isfinite(size) else ""
 
 
 def _distance_warnings(near: caution.Experience) -> list[str]:

@@ -39,9 +39,10 @@ def test_equal_scores_are_ties_and_unknown_ones_are_not(answer):
 
 def test_text_holds_what_a_reader_needs_in_order(answer):
     text = render(answer, given="some/retina.h5")
-    places = [text.index(part) for part in (
-              "retina: 20 images", "Predicted auc under a holdout", "0.912 [0.85, 0.96]", "2 =", "tied with the row above", "Why", "mean rank 1.5", "What could be wrong", "no patient ids!", "Assumed",
-              "Basis: prior list", "Next: metamed run --dataset some/retina.h5 --rank 1")]  # fmt: skip
+    parts = ["retina: 20 images", "Predicted auc under a holdout", "0.912 [0.85, 0.96]", "2 =",
+             "tied with the row above", "Why", "mean rank 1.5", "What could be wrong", "no patient ids!", "Assumed",
+             "Basis: prior list", "Next: metamed run --dataset some/retina.h5 --rank 1"]  # fmt: skip
+    places = [text.index(part) for part in parts]
     assert places == sorted(places)
     assert "nan" not in text
 

@@ -1,0 +1,291 @@
+"""Recommending: costs, cautions, wishes, known datasets, and that nothing is invented."""
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import blobs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metamed import caution
+from metamed.costs import Costs, parse_minutes, side_of
+from metamed.dataset import ArrayImages
+from metamed.errors import EmptyStore, MetamedError, NotApplicable, UnknownName
+from metamed.recommend import Wishes, as_kind, commercial, forget, recommend, source_weights
+from metamed.records import Candidate, Run, Setup, Source
+from metamed.store import Store
+from metamed.tasks import make_task
+
+CNN, WIDE = Setup("small_cnn", {"image_size": 16}), Setup("small_cnn", {"image_size": 16, "width": 64})
+TUNED = Setup("mobilenet_v2", {"image_size": 16}, "finetune", ("open.net",))
+PROBE = Setup("probe.linear", {"image_size": 16}, None, ("closed.net",))
+SETUPS = (CNN, WIDE, TUNED, PROBE)
+# expected score of each setup on each dataset: the order differs between datasets, the level too
+LEVEL = {CNN: 0.70, WIDE: 0.74, TUNED: 0.85, PROBE: 0.80}
+
+
+def evidence(n_datasets: int = 6, seeds: int = 2, device: str = "cpu") -> tuple[Store, list]:
+    """Runs of four setups on datasets of their own families. Synthetic: nothing was trained."""
+    from metamed.metafeatures import extract
+
+    store, rng, datasets = Store.memory(), np.random.default_rng(0), []
+    for name, corpus, sha, licence in (("open.net", "imagenet", "a", "MIT"), ("closed.net", "chest", "b", "CC BY-NC")):
+        store.add(Source(name, "mobilenet_v2", "supervised", (corpus,), "imagenet", sha * 64, licence, "path"))
+    for number in range(n_datasets):
+        data = replace(blobs(60 + 10 * number, classes=2 + number % 2, seed=number), name=f"set{number}")
+        datasets.append(data)
+        task = make_task(data)
+        store.add_metafeatures(data, extract(data, ["general", "intensity"]))
+        store.add(task)
+        for setup in SETUPS:
+            store.add(setup)
+            for seed in range(seeds):
+                score = min(LEVEL[setup] - 0.02 * number + float(rng.normal(0, 0.01)), 1.0)
+                hashes = tuple(store.source(name).sha256 for name in setup.sources)
+                store.add(Run(task.id, setup.id, seed, (1,), {"auc": (score,)}, 6.0, {"device": device}, hashes))
+    return store, datasets
+
+
+@pytest.fixture(scope="module")
+def known():
+    return evidence()
+
+
+# ---- budget and cost
+
+
+@pytest.mark.parametrize(("text", "minutes"), [("30m", 30), ("2h", 120), ("90s", 1.5), ("1.5 h", 90), (7, 7)])
+def test_budgets_are_minutes(text, minutes):
+    assert parse_minutes(text) == minutes
+
+
+@pytest.mark.parametrize("text", ["soon", "-3m", "0", "3 weeks", "", "1e3", "5m5"])
+def test_what_is_no_budget_is_said(text):
+    with pytest.raises(MetamedError, match="30m or 2h"):
+        parse_minutes(text)
+
+
+def test_cost_grows_with_samples_and_pixels(known):
+    costs = Costs("classification", known[0])
+    one = costs.minutes(CNN, 100, 16)
+    assert set(one) == {"cpu"} and one["cpu"] > 0
+    assert costs.minutes(CNN, 200, 16)["cpu"] == pytest.approx(2 * one["cpu"])
+    assert costs.minutes(CNN, 100, 8)["cpu"] == pytest.approx(one["cpu"] / 4)
+    assert costs.minutes(CNN, 100, 999) == one  # images are resized to image_size
+    assert costs.minutes(TUNED, 100, 8) == costs.minutes(TUNED, 100, 16)  # and enlarged for a network with a source
+    assert costs.minutes(Setup("never_run"), 100, 16) == {}
+
+
+def test_cost_of_a_known_run_is_its_own(known):
+    store, datasets = known
+    n = len(make_task(datasets[0]).folds[0].train)
+    single, _ = evidence(1)
+    assert Costs("classification", single).minutes(CNN, n, side_of(datasets[0]))["cpu"] == pytest.approx(6 / 60)
+
+
+def test_default_image_size_is_that_of_training():
+    from metamed.costs import IMAGE_SIZE
+    from metamed.training import DEFAULTS
+
+    assert DEFAULTS["image_size"] == IMAGE_SIZE
+
+
+def test_gpu_minutes_only_from_gpu_runs():
+    store, _ = evidence(1, device="cuda")
+    assert set(Costs("classification", store).minutes(CNN, 100, 16)) == {"cuda"}
+
+
+# ---- cautions
+
+
+def test_warnings_name_what_is_wrong():
+    data = blobs(60)
+    assert any("60 labelled samples" in w for w in caution.warnings_of(data))
+    assert any("no patient ids!" in w for w in caution.warnings_of(replace(data, groups=None)))
+    assert any("no patient ids!" in w for w in caution.warnings_of(replace(data, groups=np.arange(60))))
+    skewed = replace(data, target=(np.arange(60) < 3).astype(int))
+    assert any("19:1" in w for w in caution.warnings_of(skewed))
+    assert any("3 samples" in w for w in caution.warnings_of(skewed))
+    large = blobs(400)
+    assert caution.warnings_of(large) == []
+
+
+def test_copies_of_an_image_with_another_patient_are_a_leak():
+    data = blobs(400)
+    images = data.images.array.copy()
+    images[200:240] = images[:40]
+    leaky = replace(data, images=ArrayImages(images))
+    assert any("near-duplicate of another patient" in w for w in caution.warnings_of(leaky))
+    split = np.where(np.arange(400) < 200, 0, 2)
+    assert any("across training and test" in w for w in caution.warnings_of(replace(leaky, split=split)))
+    assert not any("near-duplicate" in w for w in caution.warnings_of(data))
+
+
+def test_facts_line_counts(classification_data, mil_data):
+    line = caution.facts_line(classification_data, "classification")
+    assert line == "60 images 16x16x3 uint8, 2 classes (imbalance 1:1), 30 groups (classification)"
+    line = caution.facts_line(mil_data, "mil")
+    assert line.startswith(f"20 bags, {len(mil_data.images)} vectors of 8 features float32")
+
+
+def _cloud(n, **columns):
+    return {f"d{i}": (f"name{i}", f"family{i}", {k: v[i] for k, v in columns.items()}) for i in range(n)}
+
+
+def test_a_dataset_far_from_all_others_is_outside_of_experience():
+    cloud = _cloud(5, a=[1, 2, 3, 4, 5], b=[0.1, 0.2, 0.3, 0.2, 0.1])
+    inside, outside = (caution.experience({"a": a, "b": 0.2, "c": 1.0}, cloud) for a in (2.0, 1e9))
+    assert not inside.outside and inside.nearest[0] == ("name1", 0.0)
+    assert outside.outside and outside.limit == inside.limit
+
+
+def test_experience_needs_three_families_and_shared_columns():
+    assert math.isnan(caution.experience({"a": 1.0}, _cloud(2, a=[1, 2])).limit)
+    assert caution.experience({"b": 1.0}, _cloud(5, a=[1, 2, 3, 4, 5])).nearest == ()
+    assert caution.experience({"a": math.nan}, _cloud(5, a=[1, 2, 3, 4, 5])).nearest == ()
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=8), st.floats(-1e6, 1e6))
+def test_the_nearest_is_never_farther_than_the_next(values, own):
+    near = caution.experience({"a": own}, _cloud(len(values), a=values)).nearest
+    assert [d for _, d in near] == sorted(d for _, d in near) and all(d >= 0 for _, d in near)
+
+
+# ---- wishes
+
+
+@pytest.mark.parametrize(("licence", "free"), [
+    ("Apache-2.0", True), ("MIT (repository LICENSE)", True), ("CC BY 4.0", True), ("CC0 1.0", True),
+    ("BSD-3-Clause", True), ("CC BY-NC 4.0", False), ("CC-BY-NC-ND", False), ("", False), ("unknown", False),
+    ("free for non-commercial use", False), ("no formal licence; offered for research", False),
+])  # fmt: skip
+def test_silence_is_no_permission(licence, free):
+    assert commercial(licence) is free
+
+
+def test_wrong_wishes_are_refused_before_any_work():
+    with pytest.raises(MetamedError, match="cpu or cuda"):
+        Wishes(None, "tpu", None)
+    with pytest.raises(MetamedError, match="commercial"):
+        Wishes(None, None, "cheap")
+
+
+def test_source_weights_sum_to_one_best_first():
+    candidates = [Candidate(PROBE, 0.6, 0.5, 0.7), Candidate(TUNED, 0.9, 0.8, 1.0), Candidate(CNN, 0.99, 0, 1)]
+    found = source_weights(candidates)
+    assert [name for name, _ in found] == ["open.net", "closed.net"]
+    assert sum(w for _, w in found) == pytest.approx(1) and found[0][1] == pytest.approx(0.6)
+    assert source_weights([Candidate(TUNED, math.nan, math.nan, math.nan)]) == ()
+
+
+# ---- kinds
+
+
+def test_a_dataset_can_be_seen_as_another_kind(segmentation_data):
+    both = replace(segmentation_data, target=np.arange(20) % 2)
+    assert both.kind == "segmentation" and as_kind(both, "classification").kind == "classification"
+    assert as_kind(both, None) is both
+    with pytest.raises(NotApplicable, match="cannot be seen as mil: it has no bags"):
+        as_kind(both, "mil")
+    with pytest.raises(UnknownName, match="did you mean segmentation"):
+        as_kind(both, "segmentations")
+
+
+# ---- the whole path
+
+
+def test_the_best_setups_elsewhere_come_first_and_only_what_was_run_is_named(known):
+    store, _ = known
+    answer = recommend(blobs(100, seed=99), store)
+    assert answer.ranking[0].setup == TUNED and answer.ranking[-1].setup == CNN
+    assert {c.setup for c in answer.ranking} <= set(SETUPS)
+    runs = {r.id for r in store.runs()}
+    for c in answer.ranking:
+        assert c.evidence and set(c.evidence) <= runs and 0 <= c.low <= c.score <= c.high <= 1 and c.cost["cpu"] > 0
+    assert answer.measure == "auc" and answer.basis and len(answer.explanation["why"]) in (2, 3)
+    assert any("GPU" in a for a in recommend(blobs(100, seed=99), store, device="cuda").assumptions)
+
+
+def test_the_same_question_has_the_same_answer(known):
+    assert repr(recommend(blobs(100, seed=99), known[0])) == repr(recommend(blobs(100, seed=99), known[0]))
+
+
+def test_top_cuts_the_list(known):
+    assert len(recommend(blobs(100, seed=99), known[0], top=2).ranking) == 2
+
+
+def test_a_known_dataset_is_recognised_and_answered_from_its_own_runs(known):
+    store, datasets = known
+    answer = recommend(datasets[2], store)
+    assert answer.explanation["known"][0][1] == "set2" and "recognised as set2" in answer.explanation["why"][0]
+    scores = {c.setup: c.score for c in answer.ranking}
+    task = make_task(datasets[2])
+    observed = [r.score("auc") for r in store.runs(dataset="set2") if r.setup == TUNED.id and r.task == task.id]
+    assert scores[TUNED] == pytest.approx(np.mean(observed))
+
+
+def test_as_unknown_leaves_the_family_out(known):
+    store, datasets = known
+    answer = recommend(datasets[2], store, as_unknown=True)
+    assert answer.explanation["known"] == [] and "set2" not in [n for n, _ in answer.explanation["nearest"]]
+    own = {r.id for r in store.runs(dataset="set2")}
+    assert not own & {id for c in answer.ranking for id in c.evidence}
+
+
+def test_forgetting_a_family_takes_what_was_learned_from_it(known):
+    store, _ = known
+    rest = forget(store, {"set1", "set2"})
+    assert len(rest.runs()) == len(store.runs()) * 4 // 6 and not rest.runs(dataset="set1")
+    assert len(store.runs(dataset="set1")) > 0  # the evidence itself is untouched
+
+
+def test_commercial_licences_only(known):
+    answer = recommend(blobs(100, seed=99), known[0], licence="commercial")
+    assert PROBE not in [c.setup for c in answer.ranking] and TUNED in [c.setup for c in answer.ranking]
+    assert any("1 of 4 setups were left out" in a for a in answer.assumptions)
+
+
+def test_a_source_that_learned_from_the_dataset_is_not_offered(known):
+    chest = replace(blobs(100, seed=99), name="chest")
+    assert PROBE not in [c.setup for c in recommend(chest, known[0]).ranking]
+
+
+def test_a_budget_that_nothing_fits_says_the_cheapest(known):
+    with pytest.raises(NotApplicable, match=r"no setup fits.*cheapest known needs"):
+        recommend(blobs(100, seed=99), known[0], budget="0.1s")
+    assert len(recommend(blobs(100, seed=99), known[0], budget="10h").ranking) == 4
+
+
+def test_without_evidence_there_is_no_answer(known):
+    with pytest.raises(EmptyStore, match="no runs"):
+        recommend(blobs(100), Store.memory())
+    data = blobs(40)
+    pictures = replace(data, target=None, groups=None, masks=(data.images.array[:, 0] > 150).astype(np.uint8))
+    with pytest.raises(NotApplicable, match="no evidence for segmentation"):
+        recommend(pictures, known[0])
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"target": None}, "no labels"),
+    ({"target": np.zeros(100, int)}, "one class"),
+    ({"target": np.r_[0, 1, 0, 1, np.full(96, -1)]}, "at least 10"),
+])  # fmt: skip
+def test_what_cannot_be_learned_is_refused(known, change, words):
+    with pytest.raises(NotApplicable, match=words) as error:
+        recommend(replace(blobs(100), **change), known[0])
+    assert error.value.exit_code == 4
+
+
+def test_nothing_heavy_is_imported_on_the_way():
+    code = (
+        "import sys, metamed.recommend, metamed.report, metamed.store, metamed.readers\n"
+        "from metamed.store import Store\n"
+        "Store.united()\n"
+        "heavy = {'torch', 'sklearn', 'pandas', 'xgboost', 'scipy', 'openml', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
