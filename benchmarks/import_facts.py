@@ -38,7 +38,8 @@ FAMILIES = {  # the same images under several names: family in families.csv -> o
 }
 
 _NATURAL = "training images are for non-commercial research"
-COPIES = {"imagenet": ("mobilenet_v2_imagenet1k", "imagenet"), "inatbird": ("mobilenet_v2_inatbird", "inaturalist2017.birds"),
+COPIES = {"imagenet": ("mobilenet_v2_imagenet1k", "imagenet"),
+          "inatbird": ("mobilenet_v2_inatbird", "inaturalist2017.birds"),
           "inatinsect": ("mobilenet_v2_inatinsect", "inaturalist2017.insects")}
 TORCHVISION = {"resnet18": "f37072fd", "resnet50": "11ad3fa6", "mobilenet_v2": "7ebf99e0"}  # hash in the file's name
 
@@ -71,7 +72,7 @@ def _general_facts() -> dict[str, DatasetFacts]:
     for r in _table("datasets"):
         parts = [_number(r[c]) for c in ("n_train", "n_val", "n_test")]
         facts = {"n_train": parts[0]} if parts[0] else {}
-        facts |= {name: 1.0 for name, word in (("multi_label", "multi-label"), ("ordinal", "ordinal")) if word in r["task"]}
+        facts |= {word.replace("-", "_"): 1.0 for word in ("multi-label", "ordinal") if word in r["task"]}
         kind = "segmentation" if r["use"] == "segmentation" else "classification"
         modality = r["modality"].replace(" (from dataset name)", "")
         found[r["dataset"]] = DatasetFacts(

@@ -20,9 +20,12 @@ class Artifacts:
     def __init__(self, *folders: Path):
         self.folders = list(folders)
 
-    def put(self, run: str, files: Mapping[str, bytes]) -> None:
+    def put(self, run: str, files: Mapping[str, bytes], *, keep: bool = False) -> None:
+        """Write files of a run; those that are there already are replaced, or kept if `keep`."""
         for name, content in files.items():
-            write_file(self._own() / run[:2] / run / legal_name(name), content)
+            path = self._own() / run[:2] / run / legal_name(name)
+            if not (keep and path.exists()):
+                write_file(path, content)
 
     def find(self, run: str, name: str) -> Path | None:
         return self._find(run[:2], run, name)

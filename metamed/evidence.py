@@ -1,7 +1,7 @@
 """The evidence as rows and as text: how a record becomes a row of a table, and the reviewable files that ship.
 
 A folder of evidence holds `datasets.csv`, `metafeatures.csv` (wide), `thumbnails.csv`, `sources.csv`, `setups.csv`,
-`tasks.csv`, `runs/<suite>.csv` (one row a run) and `published/<study>.csv` (one row a figure, what all of a study's rows
+`tasks.csv`, `runs/<suite>.csv` (one row a run) and `published/<study>.csv` (one row a figure; what all rows of a study
 share stands in `studies.csv`). `metamed/data` is such a folder.
 """
 
@@ -20,17 +20,17 @@ from metamed.errors import ReadError
 from metamed.records import Published, Run, Setup, Source, Task, content_id
 
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "dataset": ("digest", "name", "kind", "family", "modality", "organ", "n_samples", "n_classes", "n_channels", "height",
-                "width", "classes", "spacing", "license", "url", "facts"),
+    "dataset": ("digest", "name", "kind", "family", "modality", "organ", "n_samples", "n_classes", "n_channels",
+                "height", "width", "classes", "spacing", "license", "url", "facts"),
     "source": ("id", "name", "network", "objective", "corpus", "preprocessing", "sha256", "licence", "origin"),
     "setup": ("id", "method", "recipe", "sources", "hyperparameters"),
     "task": ("id", "dataset", "digest", "kind", "target", "size", "procedure", "measure", "folds"),
     "run": ("id", "task", "setup", "seed", "versions", "weights", "seconds", "environment", "error"),
-    "published": ("id", "study", "protocol", "dataset", "target", "setup", "measure", "value", "sd", "repeats", "paper",
-                  "place"),
+    "published": ("id", "study", "protocol", "dataset", "target", "setup", "measure", "value", "sd", "repeats",
+                  "paper", "place"),
 }
-_NUMBERS = {"n_samples": int, "n_classes": int, "n_channels": int, "height": int, "width": int, "size": int, "seed": int,
-            "seconds": float, "value": float, "sd": float, "repeats": int}
+_NUMBERS = {"n_samples": int, "n_classes": int, "n_channels": int, "height": int, "width": int, "size": int,
+            "seed": int, "seconds": float, "value": float, "sd": float, "repeats": int}
 _NULLABLE = {*_NUMBERS, "recipe", "error"}
 
 
@@ -69,9 +69,23 @@ class DatasetFacts:
     def modality_group(self) -> str:
         return modality_group(self.card.modality)
 
+    @property
+    def words(self) -> dict[str, str]:
+        """What is said in words, by name."""
+        own = {"name": self.name, "kind": self.kind, "family": self.family, "modality": self.card.modality,
+               "modality_group": self.modality_group, "organ": self.card.organ}
+        return own | {name: value for name, value in self.facts.items() if isinstance(value, str)}
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What is known in numbers, by name."""
+        sizes = {n: getattr(self, n) for n in ("n_samples", "n_classes", "n_channels", "height", "width")}
+        return {n: float(v) for n, v in (self.facts | sizes).items() if v is not None and not isinstance(v, str)}
+
     @classmethod
     def of(cls, dataset: Dataset) -> DatasetFacts:
-        shape, facts = dataset.images.shape, {"multi_label": float(dataset.multi_label), "n_images": len(dataset.images)}
+        shape = dataset.images.shape
+        facts = {"multi_label": float(dataset.multi_label), "n_images": len(dataset.images)}
         if dataset.split is not None:
             facts["n_train"] = int((np.asarray(dataset.split) == 0).sum())
         image = len(shape) >= 4
@@ -92,7 +106,7 @@ def folds_to_text(folds: Iterable[Split]) -> str:
     text = "|".join(_fold_text(f, size) for f in folds)
     if text_to_folds(text) == folds:
         return text
-    return json.dumps([[list(map(int, p)) for p in (f.train, f.validation, f.test)] for f in folds], separators=(",", ":"))
+    return _json([[list(map(int, part)) for part in (f.train, f.validation, f.test)] for f in folds])
 
 
 def _fold_text(fold: Split, size: int) -> str:
@@ -119,8 +133,8 @@ def to_row(r: Record) -> tuple[str, tuple]:
         case Setup():
             return "setup", (r.id, r.method, r.recipe, _json(r.sources), _json(r.hyperparameters))
         case Source():
-            return "source", (r.id, r.name, r.network, r.objective, _json(r.corpus), r.preprocessing, r.sha256, r.licence,
-                              r.origin)
+            return "source", (r.id, r.name, r.network, r.objective, _json(r.corpus), r.preprocessing, r.sha256,
+                              r.licence, r.origin)
         case Task():
             return "task", (r.id, r.dataset, r.digest, r.kind, r.target, r.size, r.procedure, r.measure,
                             folds_to_text(r.folds))
@@ -154,8 +168,8 @@ def from_row(table: str, row: tuple, evaluations: dict[str, tuple[float, ...]] |
     if table == "published":
         return Published(*row[1:])
     family = "" if r["family"] == r["name"] else r["family"]
-    card = Card(r["modality"], r["organ"], tuple(json.loads(r["classes"])), tuple(json.loads(r["spacing"])), r["license"],
-                r["url"], family)
+    classes, spacing = tuple(json.loads(r["classes"])), tuple(json.loads(r["spacing"]))
+    card = Card(r["modality"], r["organ"], classes, spacing, r["license"], r["url"], family)
     return DatasetFacts(r["digest"], r["name"], r["kind"], card, *row[6:11], json.loads(r["facts"]))
 
 
@@ -167,8 +181,8 @@ _FILES = {"dataset": "datasets", "source": "sources", "setup": "setups", "task":
 def write(store, folder: Path, suite: str) -> None:
     """Unite a store with a folder of text tables; its runs that no other suite's file holds go to runs/<suite>.csv.
 
-    Only setups and tasks that a run or figure refers to are written. Evaluations are rounded to 6 significant digits and
-    seconds to 3; ids are not touched by that.
+    Only setups and tasks that a run or figure refers to are written. Evaluations are rounded to 6 significant digits
+    and seconds to 3; ids are not touched by that.
     """
     united = type(store).memory()
     united.merge(store, artifacts=False)  # first come, first kept: the store is newer than the folder
@@ -201,13 +215,16 @@ def _write_metafeatures(path: Path, vectors: dict[str, dict[str, float]]) -> Non
     _write_table(path, ("dataset", *names), rows)
 
 
+_RUN = ("task", "setup", "seed", "versions", "weights", "seconds", "error")
+
+
 def _write_runs(path: Path, runs: list[Run]) -> None:
     measures = sorted({m for r in runs for m in r.evaluations})
     environment = sorted({k for r in runs for k in r.environment})
     rows = [(r.task, r.setup, r.seed, _join(r.versions), _join(r.weights), float(f"{r.seconds:.3g}"), r.error,
              *(r.environment.get(k) for k in environment),
              *(_join(f"{v:.6g}" for v in r.evaluations.get(m, ())) for m in measures)) for r in runs]
-    columns = ("task", "setup", "seed", "versions", "weights", "seconds", "error", *(f"env.{k}" for k in environment), *measures)
+    columns = (*_RUN, *(f"env.{k}" for k in environment), *measures)
     _write_table(path, columns, sorted(rows, key=lambda row: tuple(map(str, row[:5]))))
 
 
@@ -249,7 +266,8 @@ def read(store, folder: Path) -> None:
     for table, file in _FILES.items():
         store.add_rows(table, _read_rows(folder / f"{file}.csv", table))
     store.add_rows("metafeature", _read_metafeatures(folder / "metafeatures.csv"))
-    store.add_rows("thumbnail", [(r["dataset"], bytes.fromhex(r["hashes"])) for r in _read_table(folder / "thumbnails.csv")])
+    thumbnails = _read_table(folder / "thumbnails.csv")
+    store.add_rows("thumbnail", [(r["dataset"], bytes.fromhex(r["hashes"])) for r in thumbnails])
     for path in sorted((folder / "runs").glob("*.csv")):
         store.add_all(_read_runs(path))
     store.add_rows("published", _read_published(folder))
@@ -280,22 +298,26 @@ def _read_metafeatures(path: Path) -> Iterator[tuple]:
 
 
 def _read_runs(path: Path) -> Iterator[Run]:
-    fixed = {"task", "setup", "seed", "versions", "weights", "seconds", "error"}
     for r in _read_table(path):
-        values = {m: tuple(map(float, t.split())) for m, t in r.items() if t and m not in fixed and not m.startswith("env.")}
-        environment = {k[4:]: v for k, v in r.items() if v and k.startswith("env.")}
-        yield Run(r["task"], r["setup"], int(r["seed"]), tuple(map(int, r["versions"].split())), values, float(r["seconds"]),
-                  environment, tuple(r["weights"].split()), r["error"] or None)
+        known = {name: text for name, text in r.items() if text and name not in _RUN}
+        environment = {name[4:]: text for name, text in known.items() if name.startswith("env.")}
+        values = {m: tuple(map(float, text.split())) for m, text in known.items() if not m.startswith("env.")}
+        yield Run(r["task"], r["setup"], int(r["seed"]), tuple(map(int, r["versions"].split())), values,
+                  float(r["seconds"]), environment, tuple(r["weights"].split()), r["error"] or None)
 
 
 def _read_published(folder: Path) -> Iterator[tuple]:
+    """Rows of the table `published`, made without records on the way: ten thousand of them are read at every start."""
     studies = {(r["study"], r["protocol"]): (r["paper"], r["place"]) for r in _read_table(folder / "studies.csv")}
     setups = {r["id"][:12]: r["id"] for r in _read_table(folder / "setups.csv")}
     for path in sorted((folder / "published").glob("*.csv")):
         study = path.stem
-        for r in _read_table(path):
-            paper, place = studies[study, r["protocol"]]
-            sd = float(r["sd"]) if r["sd"] else None
-            figure = Published(study, r["protocol"], r["dataset"], r["target"], setups[r["setup"]], r["measure"],
-                               float(r["value"]), sd, int(r["repeats"]), paper, r["place"] or place)
-            yield to_row(figure)[1]
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            if tuple(next(rows, ())) != _FIGURE:
+                raise ReadError(f"{path}: expected the columns {', '.join(_FIGURE)}")
+            for protocol, dataset, target, measure, short, value, sd, repeats, place in rows:
+                setup, (paper, usual) = setups[short], studies[study, protocol]
+                id = content_id("published", study, protocol, dataset, target, setup, measure)  # as Published.id
+                yield (id, study, protocol, dataset, target,
+                       setup, measure, float(value), float(sd) if sd else None, int(repeats), paper, place or usual)

@@ -12,12 +12,13 @@ from metamed.errors import MetamedError
 from metamed.evidence import DatasetFacts, Record
 from metamed.records import Published, Run, Setup
 
+_LEGAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,():=-]*").fullmatch
 ERROR, SETTING, NAME, FLOW_NAME, LICENCE = 128, 2048, 128, 1024, 64  # characters
 
 
 def legal_name(name: str, limit: int = NAME) -> str:
     """The name itself if flows, measures, parameters and files may be called so."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.,():=-]*", name) or len(name) > limit:
+    if not _LEGAL(name) or len(name) > limit:
         raise MetamedError(f"illegal name {name!r}: use up to {limit} of A-Z a-z 0-9 _ . , ( ) : = -")
     return name
 
@@ -29,7 +30,7 @@ def latin(text: str, limit: int) -> str:
 
 
 def checked(record: Record) -> Record:
-    """The record as it may be stored: free text cut to fit; a name, setting or number that cannot be fitted is refused."""
+    """The record as it may be stored: free text is cut to fit, an unfit name, setting or number is refused."""
     if isinstance(record, Setup):
         return _setup(record)
     if isinstance(record, Run):
@@ -56,14 +57,14 @@ def _setup(setup: Setup) -> Setup:
 def _scalar(setup: Setup, name: str, value):
     """A setting as a plain Python scalar; numpy's are converted."""
     value = value.item() if hasattr(value, "item") else value
-    if not isinstance(value, bool | int | float | str | None) or (isinstance(value, float) and not math.isfinite(value)):
-        raise MetamedError(f"{setup.method}: setting {name}={value!r} must be a finite number, a word, a truth value or None")
+    if not isinstance(value, bool | int | float | str | None) or value in (math.inf, -math.inf) or value != value:
+        raise MetamedError(f"{setup.method}: setting {name}={value!r} is no finite number, word, truth value or None")
     return value
 
 
 def _run(run: Run) -> Run:
     values = {legal_name(m, 64): tuple(map(float, v)) for m, v in run.evaluations.items()}
-    _finite(f"run {run.id[:12]}", values)
+    _finite(f"run of setup {run.setup[:12]}", values)
     environment = {str(k): latin(str(v), NAME) for k, v in run.environment.items()}
     error = None if run.error is None else latin(run.error, ERROR) or "failed without a message"
     return replace(run, evaluations=values, environment=environment, error=error, seconds=float(run.seconds))
@@ -72,4 +73,4 @@ def _run(run: Run) -> Run:
 def _finite(what: str, evaluations: Mapping[str, tuple[float, ...]]) -> None:
     for measure, values in evaluations.items():
         if not all(map(math.isfinite, values)):
-            raise MetamedError(f"{what}: {measure} is not finite ({list(values)}). Leave out a measure that is not defined.")
+            raise MetamedError(f"{what}: {measure} is not finite: {list(values)}. Leave out what is undefined.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from json import loads
@@ -18,8 +19,8 @@ from metamed.limits import latin
 from metamed.records import Published, Setup
 
 NEEDED = ("dataset", "method", "metric", "value")
-OPTIONAL = ("dataset_version_or_size", "task", "pretraining_source", "setting", "value_std", "n_repeats", "paper",
-            "table_or_file")
+OPTIONAL = ("dataset_version_or_size", "task", "pretraining_source", "setting", "value_std", "n_repeats",
+            "paper", "table_or_file")
 # measures that are a share of something: above 1.5 they are percents
 SHARES = {"auc", "accuracy", "balanced_accuracy", "dice", "iou", "nsd", "precision", "recall", "pixel_accuracy", "f1"}
 _KINDS = {"segment": "segmentation", "mil": "mil", "bag": "mil"}
@@ -124,9 +125,9 @@ def _read(path: Path) -> list[dict[str, str]]:
         raise ReadError(f"{path}: {error.strerror}. Pass a CSV file.") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise ReadError(f"{path.name}: not a CSV file in UTF-8 ({error})") from None
-    found = reader.fieldnames or []
+    found = reader.fieldnames or ["none"]
     if missing := [c for c in NEEDED if c not in found]:
-        raise ReadError(f"{path.name}: no column {', '.join(missing)} (found: {', '.join(found) or 'none'}). Rename it.")
+        raise ReadError(f"{path.name}: no column {', '.join(missing)} (found: {', '.join(found)}). Rename it.")
     return [{c: (r.get(c) or "").strip() for c in (*NEEDED, *OPTIONAL)} | {"line": n} for n, r in enumerate(rows, 2)]
 
 
@@ -166,8 +167,8 @@ def _fractions(path: Path, rows: list[dict], notes: list[str]) -> list[dict]:
     for (dataset, metric), group in percents.items():
         values = [r["value"] for r in group]
         if any(0 < v <= 1 for v in values) or max(values) > 100:
-            raise ReadError(f"{path.name}: {metric} of {dataset} runs from {min(values):g} to {max(values):g}: percents and "
-                            "fractions mixed? Write all of them as fractions.")
+            raise ReadError(f"{path.name}: {metric} of {dataset} runs from {min(values):g} to {max(values):g}: "
+                            "percents and fractions mixed? Write all of them as fractions.")
         for row in group:
             row |= {"value": round(row["value"] / 100, 12), "sd": row["sd"] and round(row["sd"] / 100, 12)}
     if percents:
@@ -176,7 +177,7 @@ def _fractions(path: Path, rows: list[dict], notes: list[str]) -> list[dict]:
 
 
 def _dataset(row: dict, names: dict[tuple[str, str], DatasetFacts]) -> DatasetFacts:
-    """The facts of a row's dataset; new ones are added to `names`. One name for two kinds of task becomes two datasets."""
+    """The facts of a row's dataset, added to `names` if new. One name for two kinds of task becomes two datasets."""
     kind = next((k for word, k in _KINDS.items() if word in row["task"].lower()), "classification")
     name = re.sub(r"\s+", "_", row["dataset"].encode("ascii", "replace").decode())
     if any(n == name and k != kind for n, k in names) and (name, kind) not in names:
@@ -194,12 +195,12 @@ def _one(same: list[tuple[Published, Setup]]) -> Published:
     values = [f.value for f, _ in same]
     if len(set(values)) == 1:
         return first
-    return Published(*(list(vars(first).values())[:6]), sum(values) / len(values), None, len(values), first.paper, first.place)
+    return replace(first, value=sum(values) / len(values), sd=None, repeats=len(values))
 
 
 def _repeated(figures: Mapping[str, list], n: int) -> list[str]:
     differing = sum(len({f.value for f, _ in same}) > 1 for same in figures.values())
-    notes = [f"{differing} figures stand in several rows with different values: their mean is kept"] if differing else []
+    notes = [f"{differing} figures have several rows with different values: their mean is kept"] if differing else []
     if (equal := n - len(figures)) and not differing:
         notes.append(f"{equal} rows repeat another one")
     return notes

@@ -12,10 +12,12 @@ from metamed.dataset import Kind, Split
 Scalar = bool | int | float | str | None
 
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
+
+
 def content_id(*parts) -> str:
     """40 hex digits of the SHA-256 of `parts` as canonical JSON: equal content, equal id, on every machine."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:40]
+    return hashlib.sha256(_canonical(parts).encode()).hexdigest()[:40]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Source:
 
     network: torchvision-style name of the architecture. objective: what was learned (supervised, dino ...).
     corpus: names of the datasets learned from. preprocessing: name understood by `training` (pixel scaling, padding).
-    origin: how to get it: shipped | torchvision | path | train.
+    origin: how to get it: shipped | torchvision | path | train:<id of the run that made it>.
     """
 
     name: str
