@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,12 @@ def _own(setup: Setup, name: str) -> dict:
     return {k: v for k, v in setup.hyperparameters.items() if k in get_method(name).space}
 
 
+def _side(job: Job) -> int:
+    """Pixels per side: what is asked for, but images are enlarged only for networks that come from a source."""
+    asked, own = _setting(job.setup)["image_size"], max(job.dataset.images.shape[2:])
+    return asked if job.setup.sources else min(asked, own)
+
+
 def _shape(job: Job, channels: int, side: int) -> Shape:
     return Shape(channels, (side, side), job.dataset.n_classes)
 
@@ -162,7 +169,7 @@ def _train(job: Job, progress: Callable | None) -> _Outcome:
     setting, split, data = _setting(job.setup), job.task.folds[0], job.dataset
     loss = "multi-label" if data.multi_label else "classification"
     x, v, t = (
-        training.load_images(data.images, np.array(i), setting["image_size"])
+        training.load_images(data.images, np.array(i), _side(job))
         for i in (split.train, split.validation, split.test)
     )
     training.seed_everything(job.seed)
@@ -243,9 +250,8 @@ def encode(dataset: Dataset, source: Source, path: Path, image_size: int, device
     """Frozen features of every image, float16 (n, n_features), from a source's encoder."""
     from metamed.flows.blocks import encoder as build
 
-    side = min(image_size, max(dataset.images.shape[2:]))
     channels = 3 if dataset.images.shape[1] == 1 else dataset.images.shape[1]
-    encoder = build(Shape(channels, (side, side), 0), source.network)
+    encoder = build(Shape(channels, (image_size, image_size), 0), source.network)
     mean, sd = _load_source(encoder, source, path)
     import torch
 
@@ -266,8 +272,8 @@ def find_weights(source: Source, store: Store, *, download: bool = False) -> Pat
     Looks in the store, in $METAMED_WEIGHTS, in benchmarks/weights of a checkout, and in torchvision's cache; fetches
     torchvision's weights only if `download`. Raises MetamedError that says where the file was looked for.
     """
-    if source.origin == "train":
-        return store.weights(source.name, source.network)
+    if source.origin.startswith("train:"):
+        return store.artifact(source.origin.removeprefix("train:"), "weights.safetensors")
     if source.origin == "torchvision":
         return _torchvision_weights(source, download)
     folders = _weight_folders()
@@ -341,14 +347,13 @@ def run_setup(
     return _keep(perform(job, progress), job, store)
 
 
-def as_source(run: Run, name: str, setup: Setup, dataset: Dataset, store: Store) -> Source:
+def as_source(run: Run, name: str, store: Store) -> Source:
     """Make a source of a run whose weights were kept: other datasets can then start from its network."""
+    setup, task = store.get(run.setup), store.get(run.task)
     path = store.artifact(run, "weights.safetensors")
-    shape = Shape(3, (64, 64), dataset.n_classes)
-    network = get_method(setup.method).build(shape, **_own(setup, setup.method)).encoder.name
-    source = Source(
-        name, network, "supervised", (dataset.name,), "own", training.sha256(path), dataset.card.license, "train"
-    )
+    network = get_method(setup.method).build(Shape(3, (64, 64), 2), **_own(setup, setup.method)).encoder.name
+    licence = store.dataset(task.dataset).license
+    source = Source(name, network, "supervised", (task.dataset,), "own", training.sha256(path), licence, f"train:{run.id}")
     store.add(source)
     return source
 
@@ -360,8 +365,8 @@ def as_source(run: Run, name: str, setup: Setup, dataset: Dataset, store: Store)
 class Suite:
     """An experiment as data: every setup on every dataset at every size with every seed.
 
-    datasets: names, found by whoever runs the suite. The order of `setups` is the order of running, one seed after the
-    other, so that an interrupted suite leaves evidence in balance over datasets.
+    datasets: names, found by whoever runs the suite. Runs go setup by setup, each on all datasets with all seeds, so that
+    an interrupted suite leaves evidence in balance over datasets: put the cheap and the important setups first.
     """
 
     name: str
@@ -376,12 +381,15 @@ def pending(suite: Suite, store: Store, find: Callable[[str], Dataset], **option
     """The jobs of a suite that the store does not hold yet, in order. `find` gives a dataset by its name."""
     datasets = {name: find(name) for name in suite.datasets}
     tasks = {(n, s): make_task(d, procedure=suite.procedure, size=s) for n, d in datasets.items() for s in suite.sizes}
-    for seed in suite.seeds:
-        for setup in suite.setups:
-            for (name, _), task in tasks.items():
-                job = make_job(setup, task, datasets[name], store, seed=seed, **options)
-                if not store.has(job.run.id):
-                    yield job
+    for setup, seed, ((name, _), task) in product(suite.setups, suite.seeds, tasks.items()):
+        job = make_job(setup, task, datasets[name], store, seed=seed, **options)
+        if not _learned_from(job) and not store.has(job.run.id):
+            yield job
+
+
+def _learned_from(job: Job) -> bool:
+    """Did a source learn from the target's own family? Then it knows test images: no transfer, and no evidence."""
+    return any({job.dataset.name, job.dataset.family} & set(source.corpus) for source in job.sources)
 
 
 def run_suite(

@@ -37,7 +37,8 @@ def settings(
 ):
     """What training adds to every flow's search space (AdamW with one warm-up and cosine decay).
 
-    image_size: pixels per side that images are resized to; the image's own longer side if that is smaller.
+    image_size: pixels per side that images are resized to. Training from scratch never enlarges images; networks that
+    come from a source get the resolution asked for, since they expect details of a certain size.
     """
 
 
@@ -162,14 +163,13 @@ def preprocessing_of(name: str, state: dict[str, torch.Tensor]) -> tuple[object,
 # ---- images
 
 
-def load_images(images: Images, indices: np.ndarray, size: int) -> np.ndarray:
-    """The images at `indices`, resized to at most `size` x `size`: uint8 or float32 in 0-1, (n, C, s, s).
+def load_images(images: Images, indices: np.ndarray, side: int) -> np.ndarray:
+    """The images at `indices`, resized to `side` x `side`: uint8 or float32 in 0-1, (n, C, side, side).
 
     Streams chunk by chunk; what exceeds `MEMORY_LIMIT` goes to a temporary file, not to memory.
     """
     if len(images.shape) != 4:
         raise MetamedError(f"images of shape {images.shape[1:]} cannot be trained on here: 2-D images are needed")
-    side = min(size, max(images.shape[2:]))
     dtype = np.uint8 if images.dtype == np.uint8 else np.float32
     shape = (len(indices), images.shape[1], side, side)
     out = _empty(shape, dtype)
@@ -326,7 +326,7 @@ def fit(
     """Train `plan.module` on images x (n, C, s, s) with targets y, keeping the epoch with the least validation loss.
 
     setting: values for every name of `SPACE`. normalise: (mean, sd); from x if None. progress(epoch, epochs, loss).
-    Stops early after a third of the epochs without improvement. Raises FloatingPointError if the loss diverges.
+    Stops early after half of the epochs (at least 5) without improvement. Raises FloatingPointError if the loss diverges.
     """
     on, generator = pick_device(device), seed_everything(seed)
     model = Model(plan.module, *(normalise or pixel_statistics(x))).to(on, memory_format=torch.channels_last)
@@ -339,7 +339,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: _learning_rate(step, epochs * per_epoch, max(1, per_epoch * epochs // 10))
     )
-    losses, best, patience = [], None, max(3, epochs // 3)
+    losses, best, patience = [], None, max(5, epochs // 2)
     for epoch in range(epochs):
         _set_training(model)
         for batch in _batches(len(x), setting["batch_size"], generator):
