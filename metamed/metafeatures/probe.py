@@ -14,6 +14,7 @@ from metamed.metafeatures.kernels import HALF, image_statistics
 PIXELS = 2**18  # a block of images this large stays in the processor's cache
 READ = 2**25  # values asked of the reader at once
 ROWS = 2000  # rows in a distance matrix
+COLUMNS = 256  # columns of a row: as many as a thumbnail has cells
 NEIGHBOURS = 20
 FOLDS = 5
 _TABLES = ("quantiles", "histogram", "patterns", "thumbnail", "hash")  # statistics with more than one value an image
@@ -136,10 +137,16 @@ class Probe:
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """Each sample as a point, float32 (m, d): its 16 x 16 thumbnail stretched over -127 to 128, or its standardised
-        features; a bag is the mean of its images. Thumbnails are whole numbers: their distances are then exact."""
+        """Each sample as a point, float32 (m, d): its 16 x 16 thumbnail stretched over -127 to 128, or its features,
+        standardised and, beyond 256, randomly projected (Johnson-Lindenstrauss: distances stay); a bag is its images'
+        mean. Thumbnails are whole numbers, their distances therefore exact.
+        """
         rows = self._unordered_rows[self._rows_order]
-        return (rows if self.has_images else _standardise(rows)).astype(np.float32)
+        if not self.has_images:
+            rows = _standardise(rows)
+            if rows.shape[1] > COLUMNS:
+                rows = rows @ np.random.default_rng(0).normal(size=(rows.shape[1], COLUMNS)) / np.sqrt(COLUMNS)
+        return rows.astype(np.float32)
 
     @cached_property
     def _all_labels(self) -> np.ndarray:

@@ -12,6 +12,7 @@ from metamed.metafeatures import metafeature
 from metamed.metafeatures.probe import Probe
 
 HUBNESS_NEIGHBOURS = 10
+SHARPEST = 1000.0
 
 
 def _apart(probe: Probe) -> np.ndarray:
@@ -69,10 +70,13 @@ def two_nn(probe: Probe) -> float:
     unit: dimensions; range: 0 to inf; cost: distances; needs: variety; source: Facco et al. 2017.
     """
     distances = _apart(probe)
-    log_ratio = np.log(distances[:, 1] / distances[:, 0]).sum()
-    if log_ratio <= 1e-9:
+    log_ratio = np.sort(np.log(distances[:, 1] / distances[:, 0]))
+    share = np.arange(1, len(log_ratio) + 1) / len(log_ratio)
+    kept = slice(0, max(2, int(0.9 * len(log_ratio))))  # the largest tenth deviates most, says the paper
+    x, y = log_ratio[kept], -np.log(1 - share[kept])
+    if x @ x <= 1e-9:
         raise NotApplicable(f"{probe.dataset.name}: all neighbours are equally far")
-    return len(distances) / log_ratio
+    return (x @ y) / (x @ x)
 
 
 @metafeature("structure")
@@ -234,12 +238,12 @@ def class_separability(probe: Probe) -> float:
 @metafeature("structure")
 def label_sharpness(probe: Probe) -> float:
     """Steepest change of the label: mean distance of all pairs over the smallest between two classes (K_F, without
-    the unit of the pixels). Equal samples of two classes count as one grey level apart in one cell.
+    the unit of the pixels); at most 1000, which equal samples of two classes reach.
 
-    unit: ratio; range: 0 to inf; cost: distances; needs: classes; source: Konz & Mazurowski 2024, arXiv 2401.08865.
+    unit: ratio; range: 0 to 1000; cost: distances; needs: classes; source: Konz & Mazurowski 2024, arXiv 2401.08865.
     """
-    _, outside = probe.class_distances
-    return probe.mean_distance / max(float(outside.min()), 1.0 if probe.has_images else 1e-3)
+    closest = float(probe.class_distances[1].min())
+    return min(probe.mean_distance / closest, SHARPEST) if closest > 0 else SHARPEST
 
 
 @metafeature("structure")

@@ -1,0 +1,59 @@
+"""Write docs/meta-features.md from the docstrings: `python -m benchmarks.metafeature_docs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from metamed.metafeatures import METAFEATURES, PAIR_METAFEATURES, MetaFeature, PairMetaFeature
+
+PAGE = Path(__file__).parent.parent / "docs" / "meta-features.md"
+HEAD = """# Meta-features
+
+*Generated from the docstrings by `python -m benchmarks.metafeature_docs`; do not edit.*
+
+`metamed.extract(dataset)` gives one number per column, the same columns for every dataset. A feature measured on each
+image (or fold) makes two columns, `name.mean` and `name.sd`; the others make one, `name`. Where what a feature *needs*
+is missing, its value is NaN.
+
+**Scale.** Grey levels lie in 0-1: uint8 over 255, uint16 over 65535, anything else by the smallest and largest value
+of the sample where they leave 0-1. Colour becomes grey by ITU-R 601 luma. So 8 and 16 bit copies of the same images,
+and grey images stored as RGB, have the same values (but for `bit_depth`, `n_channels`, `n_features` and
+`dimensionality`). Histograms and local patterns see 256 levels, co-occurrence 32.
+
+**Sample.** At most `max_samples` images are looked at (all of them up to that many, and then their order does not
+matter). Volumes are seen on their middle slice. Distances and landmarkers use at most 2000 samples, as 16 x 16
+thumbnails, as standardised feature vectors, or as means of bags. Of multi-label targets they use the label nearest
+to half prevalence.
+
+**Cost.** *facts*: no pixel is read; *pixels*: one pass over the sample; *distances*: a distance matrix; *models*:
+five quick fits; *stored vectors*: nothing but two rows of the store.
+"""
+
+
+def rows(features: Iterable[MetaFeature | PairMetaFeature]) -> str:
+    """One Markdown table, a feature a row."""
+    lines = ["| name | what it is | unit | range | cost | needs | source |", "|---|---|---|---|---|---|---|"]
+    for feature in features:
+        name = f"`{feature.name}`" + (" (.mean, .sd)" if getattr(feature, "per_image", False) else "")
+        cells = [text.replace("|", "\\|") for text in feature.facts.values()]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    return "\n".join(lines)
+
+
+def page() -> str:
+    """The whole page."""
+    groups = dict.fromkeys(feature.group for feature in METAFEATURES.values())
+    parts = [HEAD]
+    for group in groups:
+        members = [f for f in METAFEATURES.values() if f.group == group]
+        kinds = {f.kinds for f in members}
+        only = f" Only for {', '.join(kinds.pop())} datasets." if len(kinds) == 1 and len(members[0].kinds) < 4 else ""
+        parts.append(f"## {group}\n\n{len(members)} meta-features.{only}\n\n{rows(members)}\n")
+    parts.append(f"## Pairs of a source and a target\n\n`metamed.extract_pair(source, target)` needs the stored vectors "
+                 f"alone.\n\n{rows(PAIR_METAFEATURES.values())}\n")  # fmt: skip
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
