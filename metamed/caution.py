@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metamed.dataset import HASHED_SAMPLES, UNLABELLED, Dataset, Kind, spread
+from metamed import inspection
+from metamed.dataset import UNLABELLED, Dataset, Kind
 from metamed.errors import NotApplicable
 
 FEW_SAMPLES, FEW_IN_CLASS, STRONG_IMBALANCE, MINIMUM = 200, 10, 10, 10
-QUANTILE, NEAR_BITS = 0.95, 16
-DUPLICATES = 0.02  # share of near-duplicates across patients or parts of the split, above which it is said
+QUANTILE = 0.95
 
 
 # ---- facts
@@ -77,38 +77,17 @@ def training_size(dataset: Dataset, kind: Kind) -> tuple[int, str]:
 
 def warnings_of(dataset: Dataset) -> list[str]:
     """One sentence for each fact of the dataset that makes results worse, or look better than they are."""
-    found, counts = [], class_counts(dataset)
+    found, counts = inspection.warnings(dataset), class_counts(dataset)
     n = int(counts.sum()) if len(counts) else dataset.n_samples
-    if dataset.groups is None or len(np.unique(dataset.groups)) == dataset.n_samples:
-        found.append("no patient ids! Images of one patient may lie in training and test, and scores are then too "
-                     "good. Name them with --group KEY")  # fmt: skip
+    if dataset.groups is not None and len(np.unique(dataset.groups)) == dataset.n_samples:
+        found.insert(0, "every sample is a group of its own: these are no patient ids")
     if n < FEW_SAMPLES:
         found.append(f"only {n} labelled samples: a test part of {max(n // 5, 1)} cannot tell close setups apart")
     if len(counts) > 1 and counts.max() / counts.min() > STRONG_IMBALANCE:
         found.append(f"classes are imbalanced {counts.max() / counts.min():.0f}:1: accuracy hides the rare ones")
     if len(counts) > 1 and counts.min() < FEW_IN_CLASS:
         found.append(f"the rarest class has {counts.min()} samples: its test part is a handful")
-    return found + _leaks(dataset)
-
-
-def _leaks(dataset: Dataset) -> list[str]:
-    """Near-duplicate images that a split would divide: of other patients, or across the dataset's own parts."""
-    if len(dataset.images.shape) < 4 or dataset.bags is not None:
-        return []
-    index, found = spread(len(dataset.images), HASHED_SAMPLES), []
-    part = None if dataset.split is None else np.asarray(dataset.split) == 2
-    for values, words in ((dataset.groups, "of another patient"), (part, "across training and test")):
-        if values is not None and (share := _crossing(dataset.thumbnails, np.asarray(values)[index])) > DUPLICATES:
-            found.append(f"{share:.0%} of the images looked at have a near-duplicate {words}: scores may leak")
     return found
-
-
-def _crossing(hashes: np.ndarray, label: np.ndarray) -> float:
-    """Share of hashes within 16 of 256 bits of one with another label; blank images count for nothing."""
-    bits = np.unpackbits(hashes, axis=1).astype(np.float32)
-    total = bits.sum(axis=1)
-    near = total[:, None] + total - 2 * bits @ bits.T <= NEAR_BITS
-    return float((near & (label[:, None] != label) & (total > NEAR_BITS)[:, None]).any(axis=1).mean())
 
 
 # ---- experience

@@ -1,135 +1,23 @@
 """The command line: parses, calls one function of the library, prints. It knows nothing about images or learning."""
 
-import inspect as signatures
 import json
 import os
 import sys
-from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Exit, Option, Typer
 
-from metamed.errors import MetamedError, UnknownName
+from metamed import options as o
+from metamed.errors import MetamedError, NotApplicable, UnknownName
+from metamed.options import Common, command
 
-app = typer.Typer(name="metamed", no_args_is_help=True, pretty_exceptions_enable=False)
-bench = typer.Typer(no_args_is_help=True, help="Run a suite of experiments, or see how far it is.")
-store = typer.Typer(no_args_is_help=True, help="Bring evidence into the store, or out of it.")
+app = Typer(name="metamed", no_args_is_help=True, pretty_exceptions_enable=False)
+bench = Typer(no_args_is_help=True, help="Run a suite of experiments, or see how far it is.")
+store = Typer(no_args_is_help=True, help="Bring evidence into the store, or out of it.")
 app.add_typer(bench, name="bench")
 app.add_typer(store, name="store")
 
-
-# ---- options
-
-
-def _option(kind: type, name: str, help: str, **more) -> Any:
-    return Annotated[kind, typer.Option(name, help=help, **more)]
-
-
-def _method_names(incomplete: str) -> list[str]:
-    from metamed.methods import described
-
-    return [name for name in described() if name.startswith(incomplete)]
-
-
-DATASET = _option(str, "--dataset", "File or folder with the images.", show_default=False)
-KIND = _option(str | None, "--kind", "classification | segmentation | mil | similarity, where more than one fits.")
-TOP = _option(int, "--top", "How many setups to rank.", min=1)
-BUDGET = _option(str | None, "--budget", "Longest training that is acceptable, e.g. 30m or 2h.")
-DEVICE = _option(str | None, "--device", "cpu or cuda.", envvar="METAMED_DEVICE")
-LICENCE = _option(str | None, "--licence", "'commercial' leaves out sources that forbid it.")
-AS_UNKNOWN = _option(bool, "--as-unknown", "Forget everything known about this dataset and its family.")
-MAX_SAMPLES = _option(int, "--max-samples", "Most images that meta-features are computed from.", min=10)
-IMAGES = _option(str | None, "--images", "Key of the images in the file.")
-LABELS = _option(str | None, "--labels", "Key of the labels in the file.")
-GROUP = _option(str | None, "--group", "Key of the patients in the file.")
-JSON = _option(bool, "--json", "One JSON document on stdout and nothing else.")
-CSV = _option(bool, "--csv", "Comma-separated name,value rows.")
-REPORT = _option(Path | None, "--report", "Also write a report: .html, .md, .json or .txt.")
-EXPLAIN = _option(bool, "--explain", "Also say what moved each candidate up or down.")
-FEATURES = _option(str | None, "--group", "Only this group of meta-features.")
-RANK = _option(int | None, "--rank", "Run the setup that `recommend` ranks there.", min=1)
-METHOD = _option(str | None, "--method", "Method to run.", autocompletion=_method_names)
-SET = _option(list[str] | None, "--set", "A hyperparameter as name=value; may be repeated.")
-SOURCE = _option(list[str] | None, "--source", "Weights to start from; two or more make an ensemble.")
-RECIPE = _option(str | None, "--recipe", "How the source is used, e.g. finetune.")
-AS_SOURCE = _option(str | None, "--as-source", "Keep the weights under this name: others can start from them.")
-DOWNLOAD = _option(bool, "--download", "Fetch weights that are not on this machine.")
-DATA = _option(Path, "--data", "Folder in which the suite's datasets lie.", envvar="METAMED_DATA", show_default=False)
-WORKERS = _option(int, "--workers", "Processes that run at the same time.", min=1)
-STORE = _option(Path | None, "--store", "Store to use instead of your own.", envvar="METAMED_STORE")
-SEED = _option(int, "--seed", "Seed of everything random.")
-OFFLINE = _option(bool, "--offline", "Make any use of the network an error.", envvar="METAMED_OFFLINE")
-QUIET = _option(bool, "--quiet", "No progress and no warnings on stderr.")
-VERBOSE = _option(bool, "--verbose", "Show where an error came from.")
-
-
-@dataclass(frozen=True)
-class Common:
-    """The options that every command takes."""
-
-    store: Path | None = None
-    seed: int = 0
-    offline: bool = False
-    quiet: bool = False
-    verbose: bool = False
-
-    def evidence(self):
-        """What to answer from: the shipped evidence united with the user's store. An absent --store is an error."""
-        from metamed.store import Store
-
-        if self.store is not None and not self.store.exists():
-            raise MetamedError(f"{self.store}: no such store")
-        return Store.united(None if self.store is None else Store(self.store))
-
-    def own(self):
-        """Where results are kept: --store, else the user's store; made if it is not there."""
-        from metamed.store import Store
-
-        return Store.default() if self.store is None else Store(self.store)
-
-    def say(self, text: str) -> None:
-        if not self.quiet:
-            print(text, file=sys.stderr)
-
-    def progress(self, epoch: int, epochs: int, loss: float) -> None:
-        if not self.quiet and sys.stderr.isatty():
-            print(f"\repoch {epoch}/{epochs}, validation loss {loss:.4f}", end="", file=sys.stderr, flush=True)
-
-
-_COMMON = {"store": STORE, "seed": SEED, "offline": OFFLINE, "quiet": QUIET, "verbose": VERBOSE}
-
-
-def command(group: typer.Typer = app, name: str | None = None):
-    """Register a function of a `Common` and its own options as a command that also takes the common options."""
-
-    def register(function):
-        own = list(signatures.signature(function).parameters.values())[1:]
-        more = [signatures.Parameter(n, signatures.Parameter.KEYWORD_ONLY, default=getattr(Common, n), annotation=a)
-                for n, a in _COMMON.items()]  # fmt: skip
-
-        @wraps(function)
-        def run(**given):
-            common = Common(**{n: given.pop(n) for n in _COMMON})
-            _settle(common)
-            return function(common, **given)
-
-        run.__signature__ = signatures.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in own] + more)
-        run.__annotations__ = {p.name: p.annotation for p in own + more}
-        group.command(name or function.__name__)(run)
-        return function
-
-    return register
-
-
-def _settle(common: Common) -> None:
-    if common.offline:
-        os.environ["METAMED_OFFLINE"] = "1"
-    if common.quiet:
-        import warnings
-
-        warnings.simplefilter("ignore")
 
 
 def _version(asked: bool) -> None:
@@ -137,87 +25,92 @@ def _version(asked: bool) -> None:
         from metamed import __version__
 
         print(f"metamed {__version__}")
-        raise typer.Exit
-
-
-VERSION = _option(bool, "--version", "Print the version.", callback=_version, is_eager=True)
+        raise Exit
 
 
 @app.callback()
-def options(version: VERSION = False):
+def root(
+    version: Annotated[bool, Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+):
     """Which network, transfer source and multiple-instance variant to try on a medical image dataset, from evidence."""
 
 
 # ---- a dataset: what it is, and what to try on it
 
 
-@command()
+@command(app)
 def recommend(
-    common: Common, dataset: DATASET, top: TOP = 5, kind: KIND = None, budget: BUDGET = None, device: DEVICE = None,
-    licence: LICENCE = None, as_unknown: AS_UNKNOWN = False, max_samples: MAX_SAMPLES = 5000, images: IMAGES = None,
-    labels: LABELS = None, group: GROUP = None, as_json: JSON = False, report: REPORT = None, explain: EXPLAIN = False,
+    common: Common, dataset: o.DATASET, top: o.TOP = 5, kind: o.KIND = None, budget: o.BUDGET = None,
+    device: o.DEVICE = None, licence: o.LICENCE = None, as_unknown: o.AS_UNKNOWN = False,
+    max_samples: o.MAX_SAMPLES = 5000, images: o.IMAGES = None, labels: o.LABELS = None, group: o.GROUP = None,
+    as_json: o.JSON = False, report: o.REPORT = None, explain: o.EXPLAIN = False,
 ):  # fmt: skip
     """Rank the setups most likely to work on a dataset, with score, interval, cost and reasons."""
     from metamed.recommend import recommend as answer
     from metamed.report import render, write
 
-    data = _read(dataset, images=images, labels=labels, group=group)
-    r = answer(data, common.evidence(), kind=kind, top=top, budget=budget, device=device, licence=licence,
-               explain=explain, as_unknown=as_unknown, max_samples=max_samples, seed=common.seed)  # fmt: skip
+    data = _read(dataset, images, labels, group, kind)
+    r = answer(data, common.evidence(), top=top, budget=budget, device=device, licence=licence, as_unknown=as_unknown,
+               max_samples=max_samples, seed=common.seed, explain=explain)  # fmt: skip
     if report:
         write(r, report)
     print(render(r, "json" if as_json else "text", given=dataset))
 
 
-@command()
-def inspect(common: Common, dataset: DATASET, images: IMAGES = None, labels: LABELS = None, group: GROUP = None):
+@command(app)
+def inspect(
+    common: Common, dataset: o.DATASET, images: o.IMAGES = None, labels: o.LABELS = None, group: o.GROUP = None,
+    kind: o.KIND = None,
+):  # fmt: skip
     """Show what is read from a dataset and what is assumed about it: keys, axes, labels, groups, leaks."""
     from metamed.readers import inspect as look
 
-    print(look(dataset, images=images, labels=labels, group=group))
+    print(_columns(look(_read(dataset, images, labels, group, kind))))
 
 
-@command()
+@command(app)
 def features(
-    common: Common, dataset: DATASET, group: FEATURES = None, max_samples: MAX_SAMPLES = 5000, as_json: JSON = False,
-    csv: CSV = False,
+    common: Common, dataset: o.DATASET, group: o.FEATURES = None, images: o.IMAGES = None, labels: o.LABELS = None,
+    kind: o.KIND = None, max_samples: o.MAX_SAMPLES = 5000, as_json: o.JSON = False, csv: o.CSV = False,
 ):  # fmt: skip
     """Compute the meta-features of a dataset."""
     from metamed.metafeatures import extract
 
-    values = extract(_read(dataset), [group] if group else None, max_samples=max_samples, seed=common.seed)
-    if as_json:
-        print(_json(values))
-    elif csv:
-        print("\n".join(["name,value", *(f"{name},{value!r}" for name, value in values.items())]))
+    data = _read(dataset, images, labels, None, kind)
+    values = extract(data, [group] if group else None, max_samples=max_samples, seed=common.seed)
+    if csv:
+        values = [("name", "value"), *((name, repr(value)) for name, value in values.items())]
+        print("\n".join(map(",".join, values)))
     else:
-        print(_columns([(name, f"{value:.6g}") for name, value in values.items()]))
+        print(_json(values) if as_json else _columns([(name, f"{value:.6g}") for name, value in values.items()]))
 
 
 # ---- experiments
 
 
-@command()
+@command(app)
 def run(
-    common: Common, dataset: DATASET, rank: RANK = None, method: METHOD = None, set: SET = None, source: SOURCE = None,
-    recipe: RECIPE = None, as_source: AS_SOURCE = None, device: DEVICE = None, download: DOWNLOAD = False,
+    common: Common, dataset: o.DATASET, rank: o.RANK = None, method: o.METHOD = None, set: o.SET = None,
+    source: o.SOURCE = None, recipe: o.RECIPE = None, as_source: o.AS_SOURCE = None, device: o.DEVICE = None,
+    images: o.IMAGES = None, labels: o.LABELS = None, group: o.GROUP = None, kind: o.KIND = None,
+    download: o.DOWNLOAD = False,
 ):  # fmt: skip
     """Train and evaluate one setup on a dataset, and keep the run in the store."""
     from metamed.experiments import as_source as keep
     from metamed.experiments import make_task, run_setup
 
-    data, mine = _read(dataset), common.own()
+    data, mine = _read(dataset, images, labels, group, kind), common.own()
     setup = _setup(data, common, rank, method, set or [], source or [], recipe)
     _bring_sources(setup, common, mine)
     done = run_setup(setup, make_task(data), data, mine, seed=common.seed, device=device or "auto", download=download,
                      keep_weights=as_source is not None, progress=common.progress)  # fmt: skip
     _show_run(done, setup)
     if as_source:
-        common.say(f"kept as source {keep(done, as_source, setup, data, mine).name}")
+        common.say(f"kept as source {keep(done, as_source, mine).name}")
 
 
 @command(bench, "run")
-def bench_run(common: Common, suite: str, data: DATA, device: DEVICE = None, workers: WORKERS = 1):
+def bench_run(common: Common, suite: str, data: o.DATA, device: o.DEVICE = None, workers: o.WORKERS = 1):
     """Run what is missing of a suite; a run that is stored is skipped."""
     from metamed.experiments import run_suite
 
@@ -232,7 +125,7 @@ def bench_run(common: Common, suite: str, data: DATA, device: DEVICE = None, wor
 
 
 @command(bench, "status")
-def bench_status(common: Common, suite: str, data: DATA):
+def bench_status(common: Common, suite: str, data: o.DATA):
     """Say how many runs of a suite are stored and how many are missing."""
     from metamed.experiments import pending
 
@@ -245,8 +138,25 @@ def bench_status(common: Common, suite: str, data: DATA):
 # ---- evidence
 
 
-@command(name="list")
-def list_(common: Common, what: str, as_json: JSON = False):
+@command(app)
+def exam(
+    common: Common, table: o.TABLE = None, kind: o.KIND = None, facts: o.FACTS = None, datasets: o.DATASETS = None,
+    families: o.FAMILIES = None, distances: o.DISTANCES = None, items: o.ITEMS = None, by: o.BY = None,
+    train: o.TRAIN = None, as_json: o.JSON = False,
+):  # fmt: skip
+    """Examine the recommender beside its baselines: one family of datasets left out at a time."""
+    from metamed.exams import as_json as plain
+    from metamed.exams import as_markdown
+
+    extra = _fact_files(facts) | {"datasets": datasets, "families": families, "distances": distances}
+    extra = {name: value for name, value in (extra | {"items": _words(items), "by": _words(by)}).items() if value}
+    asked = _tables(common, table, kind, extra)
+    results = _examined(asked, _tables(common, train, None, extra) if train else [], common)
+    print(_json(plain(results, seed=common.seed)) if as_json else as_markdown(results, seed=common.seed))
+
+
+@command(app, "list")
+def list_(common: Common, what: str, as_json: o.JSON = False):
     """List methods, metafeatures, readers, measures, datasets, sources or runs."""
     from metamed.inventory import rows
 
@@ -273,8 +183,8 @@ def store_export(common: Common, folder: Path):
     print(f"written to {folder}")
 
 
-@command()
-def doctor(common: Common, as_json: JSON = False):
+@command(app)
+def doctor(common: Common, as_json: o.JSON = False):
     """Show versions, device, store and extras: what to paste into a bug report. A key is never printed."""
     from metamed.inventory import examine
 
@@ -285,10 +195,10 @@ def doctor(common: Common, as_json: JSON = False):
 # ---- what the commands share
 
 
-def _read(path: str, **keys: str | None):
+def _read(path: str, images=None, labels=None, group=None, kind=None):
     from metamed.readers import read
 
-    return read(path, **{name: key for name, key in keys.items() if key is not None})
+    return read(path, images=images, labels=labels, group=group, kind=kind)
 
 
 def _json(value) -> str:
@@ -302,6 +212,47 @@ def _columns(rows: list) -> str:
     rows = [[str(cell) for cell in row] for row in rows]
     width = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, width, strict=True)).rstrip() for row in rows)
+
+
+def _words(text: str | None) -> list[str] | None:
+    return text.split(",") if text else None
+
+
+def _fact_files(folder: Path | None) -> dict[str, Path]:
+    """The files of a folder of facts that are there."""
+    names = {"datasets": "datasets", "families": "families", "networks": "networks", "labels": "label_facts"}
+    return {k: folder / f"{n}.csv" for k, n in names.items() if folder and (folder / f"{n}.csv").exists()}
+
+
+def _tables(common: Common, path: Path | None, kind: str | None, extra: dict) -> list:
+    """The tables of a file, or of the evidence of a kind (all kinds without one)."""
+    from metamed.tables import read_tables
+
+    if path is not None:
+        return read_tables(path, **extra)
+    raise MetamedError("PENDING")
+
+
+def _examined(tables: list, training: list, common: Common) -> list:
+    """The exam of each table; one that cannot be held is said on stderr, unless none can."""
+    from metamed.exams import exam as hold
+    from metamed.exams import exam_across
+    from metamed.metalearner import fit_predict
+    from metamed.tables import select
+
+    results, refused = [], []
+    for table in tables:
+        rankers = {"metamed": fit_predict}
+        try:
+            across = select(training, " ".join(table.name.split()[1:])) if training else None
+            results.append(hold(table, rankers, seed=common.seed) if across is None
+                           else exam_across(across, table, rankers, seed=common.seed))  # fmt: skip
+        except NotApplicable as error:
+            refused.append(error)
+            common.say(f"left out: {error}")
+    if not results:
+        raise refused[0]
+    return results
 
 
 def _setup(data, common: Common, rank: int | None, method: str | None, settings: list, sources: list, recipe):
@@ -341,7 +292,7 @@ def _show_run(done, setup) -> None:
     if done.error:
         raise MetamedError(f"{setup.label} failed: {done.error} (kept in the store as run {done.id[:12]})")
     print(f"run {done.id[:12]}  {setup.label}  {done.seconds:.0f} s")
-    print(_columns([(name, f"{done.score(name):.4f}") for name in done.evaluations if "." not in name]))
+    print(_columns([(name, f"{done.score(name):.4f}") for name in done.evaluations]))
 
 
 def _suite(name: str):

@@ -15,14 +15,16 @@ FLOORS = """
 0  assessments
 0  dataset
 0  records
-1  readers methods measures evidence
-1  tasks limits
+1  encodings inspection methods measures evidence
+1  layouts tasks limits
+1  readers
 2  artifacts database published report trust training tables
 2  store correctors metafeatures flows
 3  experiments exams
 3  metalearner
 4  costs caution inventory exchange asking
 4  recommend
+5  options
 5  cli
 6  __init__ __main__
 """
@@ -50,13 +52,13 @@ GUESTS = {
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "platformdirs": {"store", "database"},
-    "typer": {"cli"},
+    "typer": {"cli", "options"},
     "sqlite3": {"store", "database"},
     "numpy": set(ROW_OF),
 }
 # where a guest may be imported on the top level: everybody else pays for it inside the function that needs it
 AT_THE_TOP = {"numpy": set(ROW_OF), "torch": {"training", "flows"}, "torchvision": {"flows"}, "h5py": {"readers"},
-              "typer": {"cli"}, "sqlite3": {"store", "database"}}  # fmt: skip
+              "typer": {"cli", "options"}, "sqlite3": {"store", "database"}}  # fmt: skip
 
 
 def _modules() -> dict[str, Path]:
