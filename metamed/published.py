@@ -50,7 +50,7 @@ def import_table(store, path: str | Path, study: str | None = None) -> Imported:
     path, notes = Path(path), []
     study = study or _slug(path.stem)
     rows = _numbers(path, _read(path), notes)
-    rows = _fractions(path, rows, notes)
+    _fractions(path, rows, notes)
     figures: dict[str, list[tuple[Published, Setup]]] = {}
     names = {(f.name, f.kind): f for f in store.records("dataset")}
     for row in rows:
@@ -60,10 +60,12 @@ def import_table(store, path: str | Path, study: str | None = None) -> Imported:
                            row["metric"], row["value"], row["sd"], row["repeats"], row["paper"] or path.name,
                            row["table_or_file"] or path.name)
         figures.setdefault(figure.id, []).append((figure, setup))
-    before = len(store)
+    before, known = len(store), {f.id: f.value for f in store.records("published")}
     kept = [_one(same) for same in figures.values()]
     store.add_all([*names.values(), *(setup for same in figures.values() for _, setup in same), *kept])
     notes += _repeated(figures, len(rows)) + _constant(kept)
+    if differing := sum(known.get(f.id, f.value) != f.value for f in kept):
+        notes.append(f"{differing} figures were stored before with another value, which stays")
     return Imported(len(store) - before, notes)
 
 
@@ -72,15 +74,21 @@ def translate(study: str, method: str, source: str, setting: str) -> tuple[Setup
     of_method = alias(study, "method", method) or {"method": _slug(method)}
     of_setting = alias(study, "setting", setting) or _guess(setting)
     network = of_method.get("network", of_method["method"])
-    word = alias(study, "pretraining_source", source)
-    names = word["sources"] if word else [] if re.match(r"$|none|scratch|random", source, re.I) else [_slug(source)]
-    sources = tuple(name.format(network=network) for name in names)
+    sources = _sources(study, source, network)
     settings = {**of_method.get("hyperparameters", {}), **of_setting.get("hyperparameters", {})}
     protocol = of_setting.get("protocol", "") or "as published"
     if probe := of_setting.get("method"):  # a probe has its network as a setting and no recipe
         return Setup(probe, {"network": network, **of_setting.get("hyperparameters", {})}, None, sources), protocol
     recipe = of_method.get("recipe", of_setting.get("recipe", "finetune")) if sources else None
     return Setup(of_method["method"], settings, recipe, sources), protocol
+
+
+def _sources(study: str, source: str, network: str) -> tuple[str, ...]:
+    if (word := alias(study, "pretraining_source", source)) is None:
+        return () if re.match(r"$|none|scratch|random", source, re.I) else (_slug(source),)
+    names = [name.format(network=network) for name in word["sources"]]
+    again = [alias(study, "pretraining_source", name) or {"sources": [name]} for name in names]
+    return tuple(name for means in again for name in means["sources"])
 
 
 @cache
@@ -102,9 +110,11 @@ def _guess(setting: str) -> dict:
     rest = []
     for part in filter(None, (p.strip() for p in setting.split(";"))):
         found = next(((what, match) for pattern, what in _HINTS if (match := re.search(pattern, part, re.I))), None)
-        if found is None:
+        if found is None or len(part) - len(found[1].group()) > 24:  # says more than the hint
             rest.append(part)
-        elif found[0] == "image_size":
+        if found is None:
+            continue
+        if found[0] == "image_size":
             means["hyperparameters"]["image_size"] = int(found[1].group(1))
         else:
             means["method" if found[0].startswith("probe") else "recipe"] = found[0]
@@ -157,23 +167,25 @@ def _numbers(path: Path, rows: list[dict], notes: list[str]) -> list[dict]:
     return good
 
 
-def _fractions(path: Path, rows: list[dict], notes: list[str]) -> list[dict]:
-    """Shares as fractions: percents are divided by 100, one dataset and measure at a time."""
+def _fractions(path: Path, rows: list[dict], notes: list[str]) -> None:
+    """Shares as fractions: percents are divided by 100, by their sign or by values above 1.5."""
+    percents = [row for row in rows if row["said"].endswith("%")]
     groups: dict[tuple[str, str], list[dict]] = {}
     for row in rows:
-        if row["metric"] in SHARES:
+        if row["metric"] in SHARES and not row["said"].endswith("%"):
             groups.setdefault((row["dataset"], row["metric"]), []).append(row)
-    percents = {key: group for key, group in groups.items() if max(r["value"] for r in group) > 1.5}
-    for (dataset, metric), group in percents.items():
+    for (dataset, metric), group in groups.items():
         values = [r["value"] for r in group]
+        if max(values) <= 1.5:
+            continue
+        percents += group
         if any(0 < v <= 1 for v in values) or max(values) > 100:
             raise ReadError(f"{path.name}: {metric} of {dataset} runs from {min(values):g} to {max(values):g}: "
                             "percents and fractions mixed? Write all of them as fractions.")
-        for row in group:
-            row |= {"value": round(row["value"] / 100, 12), "sd": row["sd"] and round(row["sd"] / 100, 12)}
+    for row in percents:
+        row |= {"value": round(row["value"] / 100, 12), "sd": row["sd"] and round(row["sd"] / 100, 12)}
     if percents:
-        notes.append(f"percents divided by 100 in {len(percents)} of {len(groups)} (dataset, measure) groups")
-    return rows
+        notes.append(f"{len(percents)} of {len(rows)} values are percents: divided by 100")
 
 
 def _dataset(row: dict, names: dict[tuple[str, str], DatasetFacts]) -> DatasetFacts:

@@ -28,7 +28,9 @@ ROOT = Path(__file__).parents[1]
 def task(dataset: Dataset, **changes) -> Task:
     n = dataset.n_samples
     fold = Split(tuple(range(0, n, 2)), tuple(range(1, n, 4)), tuple(range(3, n, 4)))
-    return replace(Task(dataset.name, dataset.digest, dataset.kind, "target", None, "holdout", "auc", (fold,)), **changes)
+    return replace(
+        Task(dataset.name, dataset.digest, dataset.kind, "target", None, "holdout", "auc", (fold,)), **changes
+    )
 
 
 def run(task: Task, setup: Setup, score: float = 0.75, **changes) -> Run:
@@ -185,8 +187,16 @@ def test_metafeatures_are_one_row_a_dataset(classification_data, mil_data):
     store.add_metafeatures(classification_data, {"entropy.mean": 1.0, "bag_size.mean": float("nan")})
     store.add_metafeatures(classification_data.digest, {"entropy.mean": 2.0})
     store.add(mil_data)
-    store.add(DatasetFacts(pseudo_digest("far"), "far", "classification", Card("chest X-ray", family="f"), 100,
-                           facts={"label_kind": "organ"}))
+    store.add(
+        DatasetFacts(
+            pseudo_digest("far"),
+            "far",
+            "classification",
+            Card("chest X-ray", family="f"),
+            100,
+            facts={"label_kind": "organ"},
+        )
+    )
     frame = store.metafeatures()
     assert len(frame) == 3 and frame.index.name == "digest"
     row = frame.loc[classification_data.digest]
@@ -205,8 +215,12 @@ def test_examples_are_runs_and_figures(classification_data, mil_data):
     failed = run(t, s, seed=2, evaluations={}, error="x")
     store.add_all([small, second, failed, DatasetFacts(pseudo_digest("far"), "far", "classification")])
     store.add(Published("paper", "official", "far", "target", s.id, "auc", 0.9, 0.1, 3, "p", "t"))
-    store.add_all([DatasetFacts(pseudo_digest("bags2"), "bags2", "mil"),
-                   Published("paper", "official", "bags2", "target", s.id, "auc", 0.8, 0.1, 3, "p", "t")])
+    store.add_all(
+        [
+            DatasetFacts(pseudo_digest("bags2"), "bags2", "mil"),
+            Published("paper", "official", "bags2", "target", s.id, "auc", 0.8, 0.1, 3, "p", "t"),
+        ]
+    )
     frame = store.examples("classification", "auc")
     assert list(frame["evidence"])[:2] == [r.id, second.id] and len(frame) == 3
     assert list(frame["score"]) == [0.75, pytest.approx(0.6), 0.9]
@@ -219,11 +233,39 @@ def test_examples_are_runs_and_figures(classification_data, mil_data):
     assert list(store.examples("similarity", "auc").columns) == list(frame.columns)
 
 
+def test_what_ships_can_be_run_and_the_rest_says_that_it_cannot(classification_data, monkeypatch):
+    from metamed import methods
+
+    space = {"depth": methods.Choice(18, 50)}
+    known = {
+        "resnet": methods.Method("resnet", "classification", None, space, {"depth": 18}, "", 1),
+        "finetune": methods.Method("finetune", "transfer", None, {}, {}, "", 1),
+    }
+    monkeypatch.setattr(methods, "described", lambda: known)
+    store, t, _, _ = filled(classification_data)
+    store.add(Source("here", "resnet18", "supervised", (), "imagenet", "0", "MIT", "torchvision"))
+    setups = {
+        Setup("resnet", {"depth": 18}): True,
+        Setup("resnet", {"depth": 50, "image_size": 64}): True,
+        Setup("resnet", {"depth": 34}): False,
+        Setup("vgg16"): False,
+        Setup("resnet", {}, "finetune", ("here",)): True,
+        Setup("resnet", {}, "finetune", ("elsewhere",)): False,
+        Setup("resnet", {}, "gradual", ("here",)): False,
+    }
+    for setup in setups:
+        store.add_all([setup, run(t, setup, seed=3)])
+    frame = store.examples("classification", "auc").query("seed == 3")
+    assert dict(zip(frame["setup"], frame["runnable"], strict=True)) == {s.id: can for s, can in setups.items()}
+
+
 def test_a_dataset_is_recognised_at_another_size(classification_data):
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 255, (40, 1, 12, 12))
     large = Dataset("large", ArrayImages(np.kron(coarse, np.ones((1, 1, 8, 8))).astype(np.uint8)), np.arange(40) % 2)
-    copy = Dataset("copy", ArrayImages(np.kron(coarse[5:25], np.ones((1, 1, 4, 4))).astype(np.uint8)), np.arange(20) % 2)
+    copy = Dataset(
+        "copy", ArrayImages(np.kron(coarse[5:25], np.ones((1, 1, 4, 4))).astype(np.uint8)), np.arange(20) % 2
+    )
     store = Store.memory()
     store.add(large)
     store.add(classification_data)
@@ -263,9 +305,17 @@ def test_merging_is_a_union(a, b):
     assert {r.seed for r in one.runs() if r.error} == {s for s, _ in a + b} - {s for s, failed in a + b if not failed}
 
 
-setup_values = st.dictionaries(st.text("abc_", min_size=1, max_size=5),
-                               st.one_of(st.integers(-9, 9), st.floats(allow_nan=False, allow_infinity=False), st.booleans(),
-                                         st.text(max_size=5), st.none()), max_size=4)
+setup_values = st.dictionaries(
+    st.text("abc_", min_size=1, max_size=5),
+    st.one_of(
+        st.integers(-9, 9),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.booleans(),
+        st.text(max_size=5),
+        st.none(),
+    ),
+    max_size=4,
+)
 
 
 @settings(max_examples=50, deadline=None)
@@ -335,8 +385,11 @@ def test_a_migration_is_applied_once_to_old_stores(classification_data, tmp_path
     store, _, _, r = filled(classification_data, Store(tmp_path / "old.db"))
     store.close()
     calls = []
-    monkeypatch.setattr(database, "MIGRATIONS", [*database.MIGRATIONS, lambda db: calls.append(
-        db.execute("ALTER TABLE run ADD COLUMN added REAL"))])
+    monkeypatch.setattr(
+        database,
+        "MIGRATIONS",
+        [*database.MIGRATIONS, lambda db: calls.append(db.execute("ALTER TABLE run ADD COLUMN added REAL"))],
+    )
     Store(tmp_path / "old.db").close()
     Store(tmp_path / "old.db").close()
     assert len(calls) == 1
@@ -359,8 +412,9 @@ for k in range(n):
 
 def _writer(path: Path, who: int, n: int) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(who), str(n)], stdout=subprocess.PIPE,
-                            text=True, env=environment)
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), str(who), str(n)], stdout=subprocess.PIPE, text=True, env=environment
+    )
 
 
 @pytest.mark.parametrize("after", [1, 40])
