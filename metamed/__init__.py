@@ -1,7 +1,9 @@
 """metamed: which method, which transfer source and which multiple-instance variant to try on a medical dataset."""
 
+import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 __version__ = "0.1.0"
 
@@ -32,10 +34,20 @@ def __getattr__(name: str):
     """Import a public name from its room on first use (PEP 562): `import metamed` itself costs nothing."""
     if name not in _ROOM_OF:
         raise AttributeError(f"module 'metamed' has no attribute {name!r}")
-    value = getattr(import_module(f"metamed.{_ROOM_OF[name]}"), name)
-    globals()[name] = value  # a function that shares its room's name (methods, recommend) must win over the module
-    return value
+    return getattr(import_module(f"metamed.{_ROOM_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Lets the functions `methods` and `recommend` win over the rooms of the same name, whenever those are imported."""
+
+    def __setattr__(self, name: str, value) -> None:
+        if isinstance(value, ModuleType) and _ROOM_OF.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
