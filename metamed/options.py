@@ -57,7 +57,7 @@ DISTANCES = option(Path | None, "--distances", "CSV of (source, target, value), 
 ITEMS = option(str | None, "--items", "Columns that name what is ranked, e.g. method,setting.")
 BY = option(str | None, "--by", "Columns that separate the table into several exams.")
 TRAIN = option(Path | None, "--train", "Learn from this table, and be judged on --table.")
-STORE = option(Path | None, "--store", "Store to use instead of your own.", envvar="METAMED_STORE")
+STORE = option(Path | None, "--store", "Store to use instead of your own ($METAMED_STORE).")
 SEED = option(int, "--seed", "Seed of everything random.")
 OFFLINE = option(bool, "--offline", "Make any use of the network an error.", envvar="METAMED_OFFLINE")
 QUIET = option(bool, "--quiet", "No progress and no warnings on stderr.")
