@@ -123,8 +123,7 @@ def text_to_folds(text: str) -> tuple[Split, ...]:
     return tuple(Split(*(tuple(np.flatnonzero(f == letter).tolist()) for letter in (b"t", b"v", b"e"))) for f in folds)
 
 
-def _json(value) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 def to_row(r: Record) -> tuple[str, tuple]:
@@ -269,7 +268,7 @@ def read(store, folder: Path) -> None:
     thumbnails = _read_table(folder / "thumbnails.csv")
     store.add_rows("thumbnail", [(r["dataset"], bytes.fromhex(r["hashes"])) for r in thumbnails])
     for path in sorted((folder / "runs").glob("*.csv")):
-        store.add_all(_read_runs(path))
+        store.add_legal(_read_runs(path))
     store.add_rows("published", _read_published(folder))
 
 

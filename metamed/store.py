@@ -107,11 +107,15 @@ class Store:
         records = list(records)
         kept = [checked(DatasetFacts.of(r) if isinstance(r, Dataset) else r) for r in records]
         hashes = [(r.digest, r.thumbnails.tobytes()) for r in records if isinstance(r, Dataset)]
+        self.add_legal(kept, hashes)
+        return [r.id for r in kept]
+
+    def add_legal(self, records: Iterable[Record], hashes: Iterable[tuple[str, bytes]] = ()) -> None:
+        """`add_all` for records that a store gave away before; hashes: thumbnails by digest."""
         with self._db.transaction() as db:
-            for record in kept:
+            for record in records:
                 self._insert(db, record)
             db.executemany("INSERT OR IGNORE INTO thumbnail VALUES (?, ?)", hashes)
-        return [r.id for r in kept]
 
     def _insert(self, db: sqlite3.Connection, record: Record) -> None:
         table, row = to_row(record)
@@ -156,7 +160,7 @@ class Store:
         for table in (*COLUMNS, "thumbnail", "metafeature", "pair", "remote"):
             if table != "run":
                 self.add_rows(table, other._db.all(f"SELECT * FROM {table}"))
-        self.add_all(other.runs())
+        self.add_legal(other.runs())
         return len(self) - before
 
     def __len__(self) -> int:
@@ -304,10 +308,7 @@ class Store:
         """Which setups can be run here: method and recipe ship, settings lie in their space, sources can be had."""
         from metamed.methods import described
 
-        try:
-            flows = described()
-        except FileNotFoundError:  # methods.json is not generated yet: nothing is known to be runnable
-            flows = {}
+        flows = described()
         sources = {name for (name,) in self._db.all("SELECT name FROM source")}
 
         def fits(setup: Setup) -> bool:

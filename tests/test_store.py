@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -234,8 +235,7 @@ def test_examples_are_runs_and_figures(classification_data, mil_data):
 
 
 def test_what_ships_can_be_run_and_the_rest_says_that_it_cannot(classification_data, monkeypatch):
-    from metamed import methods
-
+    methods = import_module("metamed.methods")  # `metamed.methods` itself is the public function
     space = {"depth": methods.Choice(18, 50)}
     known = {
         "resnet": methods.Method("resnet", "classification", None, space, {"depth": 18}, "", 1),
