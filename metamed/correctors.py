@@ -1,4 +1,4 @@
-"""Weak, strongly shrunken corrections of the prior list, in closed form and numpy alone. Constants hold for all tables."""
+"""Weak, strongly shrunken corrections of the prior list, in closed form, numpy alone, the same constants everywhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from metamed.tables import Columns, Table
 
 WEAK, STRONG, RIDGE, PENALTY, RANK = 1.0, 4.0, 3.0, 3.0, 2
-SAME_DOMAIN, HINT, KEEP = 3.0, 0.3, 0.45  # weight of a dataset of the same domain; of the mean hint; of both in the answer
+SAME_DOMAIN, HINT, KEEP = 3.0, 0.3, 0.45  # weights: same domain, mean hint, both in the answer
 
 
 # --- scales of outcomes ---
@@ -81,10 +81,14 @@ def family_weights(families: tuple[str, ...], power: float) -> np.ndarray:
 
 
 def split(columns: Columns, others: Columns) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """(numbers, categories), each a list of (own, other) columns; numbers standardised by their own, unknown is 0."""
+    """(numbers, categories), each a list of (own, other) columns; numbers standardised by their own, unknown is 0.
+
+    What the other side does not have at all makes no difference.
+    """
     numbers, categories = [], []
     for name, own in columns.items():
-        other = others.get(name, np.full(len(next(iter(others.values()), ())), np.nan))
+        if (other := others.get(name)) is None:
+            continue
         if own.dtype == object:
             categories.append((own, other))
         elif np.isfinite(own).sum() > 1 and (sd := np.nanstd(own)) > 1e-12:
@@ -133,7 +137,9 @@ def item_kernels(descriptors: Columns, m: int) -> tuple[np.ndarray, np.ndarray]:
 # --- corrections: residual of the training datasets (n, m) -> of the asked ones (k, m) ---
 
 
-def gaussian_process(near: np.ndarray, own: np.ndarray, items: np.ndarray, residual: np.ndarray, noise: float) -> np.ndarray:
+def gaussian_process(
+    near: np.ndarray, own: np.ndarray, items: np.ndarray, residual: np.ndarray, noise: float
+) -> np.ndarray:
     """Posterior mean of a Gaussian process with kernel datasets x items on a full grid.
 
     near: (k, n) likeness of asked and known datasets, own: (n, n), items: (m, m). In the items' eigenbasis the grid
@@ -257,8 +263,10 @@ def _domain_lists(train: Table, target: Table, scale, weights) -> tuple[np.ndarr
 def _pair_facts(train: Table, target: Table) -> dict[str, np.ndarray]:
     """What an item's source and the target have in common: domain and sizes. (k, m), NaN where unknown."""
     shape, pairs = target.scores.shape, {}
-    if "modality" in train.origins and "modality" in target.facts:
-        pairs["same_domain"] = (target.facts["modality"][:, None] == train.origins["modality"]).astype(float)
+    if "modality" in train.origins:
+        own = target.facts.get("modality")
+        same = np.full(shape, np.nan) if own is None else (own[:, None] == train.origins["modality"]).astype(float)
+        pairs["same_domain"] = same
     for name in ("log_n", "log_classes"):
         source = train.origins.get(name, np.full(shape[1], np.nan))
         asked = target.facts.get(name, np.full(shape[0], np.nan))
@@ -268,7 +276,7 @@ def _pair_facts(train: Table, target: Table) -> dict[str, np.ndarray]:
 
 
 def base_of(train: Table, target: Table) -> Base:
-    """The recipe that the items call for: transfer sources when there are hints or facts about most of their sources."""
+    """The recipe that the items call for: that of transfer sources where the sizes of most items' sources are known."""
     known = [np.isfinite(c) for n, c in train.origins.items() if n in ("log_n", "log_classes")]
     about_sources = bool(known) and bool(np.mean(known) > 0.5)
     return (source_base if about_sources else method_base)(train, target)

@@ -74,19 +74,20 @@ def regret(truth: np.ndarray, order: np.ndarray, k: int = 1) -> float:
 
 
 def marks_of(truth: np.ndarray, order: np.ndarray, score, low, high) -> dict[str, float]:
-    """All measures of one answer for one dataset. truth: (m,) without NaN; order: (m,) or (draws, m)."""
+    """All measures of one answer for one dataset. truth: (m,) without NaN; order: (m,) or (draws, m); NaN scores are skipped."""
     draws = np.atleast_2d(order)
     spread = float(np.ptp(truth))
     regrets = [float(np.mean([regret(truth, o, k) for o in draws])) for k in (1, 3)]
     tau = float(np.mean([weighted_tau(truth, o) for o in draws]))
-    known = score is not None and np.isfinite(score).all()
+    known = np.isfinite(score) if score is not None else np.zeros(len(truth), bool)
+    inside = (low <= truth) & (truth <= high) if low is not None else None
     return {
         "tau": tau,
         "nreg1": regrets[0] / spread if spread else 0.0,
         "regret1": regrets[0],
         "regret3": regrets[1],
-        "mae": float(np.abs(score - truth).mean()) if known else np.nan,
-        "coverage": float(((low <= truth) & (truth <= high)).mean()) if known and low is not None else np.nan,
+        "mae": float(np.abs(score - truth)[known].mean()) if known.any() else np.nan,
+        "coverage": float(inside[known].mean()) if known.any() and inside is not None else np.nan,
     }
 
 
@@ -134,7 +135,9 @@ def svr(train: Table, target: Table) -> Prediction:
     there = np.isfinite(train.scores)
     rows, columns = np.nonzero(there)
     y = train.scores[there]
-    model = SVR(epsilon=0.1 * y.std() + 1e-9).fit(np.hstack([known[rows], items[columns]]), (y - y.mean()) / (y.std() or 1))
+    model = SVR(epsilon=0.1 * y.std() + 1e-9).fit(
+        np.hstack([known[rows], items[columns]]), (y - y.mean()) / (y.std() or 1)
+    )
     n, m = len(target.datasets), len(train.items)
     grid = np.hstack([np.repeat(asked, m, axis=0), np.tile(items, (n, 1))])
     score = (model.predict(grid) * y.std() + y.mean()).reshape(n, m)
@@ -161,7 +164,12 @@ def hint_ranker(name: str) -> Ranker:
     return hint
 
 
-BASELINES: dict[str, Ranker] = {"prior_list": prior_list, "prior_list_modality": prior_list_modality, "knn": knn, "svr": svr}
+BASELINES: dict[str, Ranker] = {
+    "prior_list": prior_list,
+    "prior_list_modality": prior_list_modality,
+    "knn": knn,
+    "svr": svr,
+}
 
 
 # --- the exam ---
@@ -176,12 +184,16 @@ def judged(table: Table) -> np.ndarray:
     return enough & hinted
 
 
-def exam(table: Table, rankers: dict[str, Ranker], *, seed: int = 0) -> Exam:
-    """Leave one family out: every ranker learns from the others and answers for it, the family's scores hidden."""
+def exam(table: Table, rankers: dict[str, Ranker], *, shown: Sequence[str] = (), seed: int = 0) -> Exam:
+    """Leave one family out: every ranker learns from the others and answers for it, the family's scores hidden.
+
+    shown: items whose scores on the target are told, as if they had been run there; errors are then those of the others.
+    """
     folds = [fold for fold in table.family_folds() if (fold & judged(table)).any()]
     if len(folds) < 2:
         raise NotApplicable(f"{table.name}: {len(folds)} family of datasets; an exam needs two. See the family column.")
-    return _examine(table, [(table.rows(~fold), table.rows(fold & judged(table))) for fold in folds], rankers, seed)
+    pairs = [(table.rows(~fold), table.rows(fold & judged(table))) for fold in folds]
+    return _examine(table, pairs, rankers, seed, shown)
 
 
 def exam_across(train: Table, test: Table, rankers: dict[str, Ranker], *, seed: int = 0) -> Exam:
@@ -201,15 +213,15 @@ def exam_across(train: Table, test: Table, rankers: dict[str, Ranker], *, seed: 
     return _examine(test, pairs, rankers, seed)
 
 
-def _examine(table: Table, pairs: Sequence[tuple[Table, Table]], rankers, seed) -> Exam:
+def _examine(table: Table, pairs: Sequence[tuple[Table, Table]], rankers, seed, shown=()) -> Exam:
     everyone = rankers | BASELINES | {"random": shuffler(seed)} | {n: hint_ranker(n) for n in table.hints}
     marks: dict[str, dict[str, list]] = {name: {m: [] for m in MEASURES} for name in [*everyone, "oracle"]}
     basis: dict[str, list[str]] = {}
     for train, target in pairs:
-        hidden = target.hidden()
+        hidden = target.hidden(shown)
         answers = {name: ranker(train, hidden) for name, ranker in everyone.items()}
         for name, answer in (answers | {"oracle": Prediction(target.scores, target.scores)}).items():
-            _mark(marks[name], target.scores, answer)
+            _mark(marks[name], target.scores, answer, np.isfinite(hidden.scores))
             basis.setdefault(name, []).append(answer.basis)
     datasets = tuple(d for _, target in pairs for d in target.datasets)
     families = tuple(f for _, target in pairs for f in target.families)
@@ -217,11 +229,14 @@ def _examine(table: Table, pairs: Sequence[tuple[Table, Table]], rankers, seed) 
     return Exam(table.name, datasets, families, table.items, arrays, {n: tuple(b) for n, b in basis.items() if any(b)})
 
 
-def _mark(marks: dict[str, list], scores: np.ndarray, answer: Prediction) -> None:
+def _mark(marks: dict[str, list], scores: np.ndarray, answer: Prediction, told: np.ndarray) -> None:
     for i, truth in enumerate(scores):
         there = np.isfinite(truth)
-        parts = [None if p is None else p[..., i, there] for p in (answer.order, answer.score, answer.low, answer.high)]
-        for name, value in marks_of(truth[there], *parts).items():
+        figures = [
+            None if p is None else np.where(told[i], np.nan, p[i])[there]
+            for p in (answer.score, answer.low, answer.high)
+        ]
+        for name, value in marks_of(truth[there], answer.order[..., i, there], *figures).items():
             marks[name].append(value)
 
 
@@ -254,16 +269,31 @@ def as_rows(result: Exam, *, seed: int = 0) -> list[dict]:
         gaps = {"gap_closed": _gap(regrets), "gap_closed_ci": interval(regrets, seed=seed, statistic=_gap)}
         apart = {f"d{m}_ci": interval(result.difference(name, m), seed=seed) for m in ("tau", "nreg1")}
         row = {"ranker": name, **means, **gaps, **apart}
-        keys = ("ranker", "tau", "nreg1", "regret1", "regret3", "gap_closed", "gap_closed_ci", "dtau_ci", "dnreg1_ci", "mae",
-                "coverage")
+        keys = (
+            "ranker",
+            "tau",
+            "nreg1",
+            "regret1",
+            "regret3",
+            "gap_closed",
+            "gap_closed_ci",
+            "dtau_ci",
+            "dnreg1_ci",
+            "mae",
+            "coverage",
+        )
         rows.append({key: _plain(row[key]) for key in keys})
     return rows
 
 
 def as_json(results: Sequence[Exam], *, seed: int = 0) -> dict:
     """{"exams": [{"name", "datasets", "items", "rows": [...]}]}: plain numbers, null where not computable."""
-    return {"exams": [{"name": r.name, "datasets": len(r.datasets), "items": len(r.items), "rows": as_rows(r, seed=seed)}
-                      for r in results]}
+    return {
+        "exams": [
+            {"name": r.name, "datasets": len(r.datasets), "items": len(r.items), "rows": as_rows(r, seed=seed)}
+            for r in results
+        ]
+    }
 
 
 def as_markdown(results: Sequence[Exam], *, seed: int = 0) -> str:
@@ -285,13 +315,27 @@ def _line(row: dict) -> str:
     def between(key):
         return "–" if row[key] is None else "[{:+.3f}, {:+.3f}]".format(*row[key])
 
-    gap = figure("gap_closed", 2) + ("" if row["gap_closed_ci"] is None else " [{:.2f}, {:.2f}]".format(*row["gap_closed_ci"]))
-    cells = [row["ranker"], figure("tau"), between("dtau_ci"), figure("nreg1"), between("dnreg1_ci"), figure("regret1", 4),
-             figure("regret3", 4), gap, figure("mae"), figure("coverage")]
+    gap = figure("gap_closed", 2) + (
+        "" if row["gap_closed_ci"] is None else " [{:.2f}, {:.2f}]".format(*row["gap_closed_ci"])
+    )
+    cells = [
+        row["ranker"],
+        figure("tau"),
+        between("dtau_ci"),
+        figure("nreg1"),
+        between("dnreg1_ci"),
+        figure("regret1", 4),
+        figure("regret3", 4),
+        gap,
+        figure("mae"),
+        figure("coverage"),
+    ]
     return "| " + " | ".join(cells) + " |"
 
 
-def pooled(results: Sequence[Exam], measure: str, ranker: str = "metamed", *, seed: int = 0) -> tuple[float, tuple | None]:
+def pooled(
+    results: Sequence[Exam], measure: str, ranker: str = "metamed", *, seed: int = 0
+) -> tuple[float, tuple | None]:
     """Mean difference to the prior list over all families of several exams, with its interval.
 
     A family that occurs in several exams of one table counts once, with its mean.

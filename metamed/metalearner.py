@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
 from metamed.correctors import WEAK, Base, base_of, common_scale, fact_distance, family_weights, normal_scores
-from metamed.exams import Prediction, weighted_tau
+from metamed.errors import ReadError
+from metamed.examples import is_own, tables_from, vector_facts, vectors_of
+from metamed.exams import Prediction, judged, weighted_tau
+from metamed.measures import PRIMARY
+from metamed.records import Candidate, Setup, content_id
 from metamed.tables import Columns, Table
 
+SHIPPED = Path(__file__).parent / "data" / "learner"
+NEAREST = 3  # datasets whose runs are shown as evidence
 QUANTILE, ROUNDS, SEEDS, FEWEST = 0.93, 30, 3, 5
-TREES = {"max_depth": 2, "eta": 0.05, "subsample": 0.7, "colsample_bytree": 0.7, "min_child_weight": 10, "lambda": 10.0,
-         "base_score": 0.0, "objective": "reg:squarederror", "nthread": 1, "tree_method": "exact"}
+TREES = {
+    "max_depth": 2,
+    "eta": 0.05,
+    "subsample": 0.7,
+    "colsample_bytree": 0.7,
+    "min_child_weight": 10,
+    "lambda": 10.0,
+    "base_score": 0.0,
+    "objective": "reg:squarederror",
+    "nthread": 1,
+    "tree_method": "exact",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +57,11 @@ class Fitted:
         evidence = f"{self.families} families of datasets"
         if self.open:
             return f"prior list corrected by facts and XGBoost on {evidence}; {self.gain:+.3f} weighted tau inside"
-        why = "too few families" if self.families < FEWEST else f"corrections gained nothing inside ({self.gain:+.3f} tau)"
+        why = (
+            "too few families"
+            if self.families < FEWEST
+            else f"corrections gained nothing inside ({self.gain:+.3f} tau)"
+        )
         return f"prior list alone on {evidence}: {why}"
 
 
@@ -60,30 +82,30 @@ def crossfit(train: Table) -> Base:
     return Base.join([parts[i] for i in range(len(train.datasets))])
 
 
-def grow(base: Base, target: np.ndarray, weights: np.ndarray, seeds: int = SEEDS) -> tuple[dict, ...]:
+def grow(base: Base, target: np.ndarray, weights: np.ndarray, seeds: Iterable[int]) -> tuple[dict, ...]:
     """Small trees on the departure from the base's anchor, one model per seed, as XGBoost's JSON."""
     import xgboost
 
     there = np.isfinite(target)
     rest = (target - base.anchor)[there]
     data = xgboost.DMatrix(base.features[there], rest, weight=np.broadcast_to(weights[:, None], there.shape)[there])
-    boosters = [xgboost.train(TREES | {"seed": seed}, data, ROUNDS) for seed in range(seeds)]
+    boosters = [xgboost.train(TREES | {"seed": seed}, data, ROUNDS) for seed in seeds]
     return tuple(json.loads(b.save_raw("json")) for b in boosters)
 
 
-def fit(train: Table, *, seeds: int = SEEDS) -> Fitted:
+def fit(train: Table, *, seed: int = 0) -> Fitted:
     """Learn trees on cross-fitted bases, decide the gate by leaving families out once more, and measure the error."""
-    folds = train.family_folds()
-    error = float(np.quantile(np.abs(_level_errors(train)), QUANTILE)) if len(folds) > 1 else float("nan")
+    folds, plain = train.family_folds(), list_only(train)
     if len(folds) < FEWEST:
-        return Fitted((), 0.0, error, len(folds), ())
+        return plain
     base = crossfit(train)
     target, weights = outcome(train, base), family_weights(train.families, 0.5)
-    gains = []
-    for fold in folds:
-        models = grow(base.rows(~fold), target[~fold], weights[~fold], seeds=1)
-        gains.append(_gain(train.scores[fold], base.rows(fold), models))
-    return Fitted(grow(base, target, weights, seeds), float(np.mean(gains)), error, len(folds), base.names)
+    gains, asked = [], judged(train)
+    for fold in (f for f in folds if (f & asked).any()):
+        models = grow(base.rows(~fold), target[~fold], weights[~fold], [seed])
+        gains.append(_gain(train.scores[fold & asked], base.rows(fold & asked), models))
+    models = grow(base, target, weights, range(seed, seed + SEEDS))
+    return Fitted(models, float(np.mean(gains)), plain.error, len(folds), base.names)
 
 
 def _gain(scores: np.ndarray, base: Base, models: tuple[dict, ...]) -> float:
@@ -131,7 +153,9 @@ def answer(fitted: Fitted, train: Table, target: Table) -> Prediction:
     base = base_of(train, target)
     order = corrected(base, fitted.models) if fitted.open else base.list
     score = np.array([_in_order(o, s) for o, s in zip(order, _level(train, target), strict=True)])
-    low, high = score - fitted.error, score + fitted.error
+    shown = [i for i, known in zip(target.items, np.isfinite(target.scores).any(0), strict=True) if known]
+    error = _error(train, shown) if shown else fitted.error
+    low, high = score - error, score + error
     if _is_fraction(train.scores):
         low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
     return Prediction(order, score, low, high, fitted.basis)
@@ -149,6 +173,13 @@ def fit_predict(train: Table, target: Table) -> Prediction:
     return answer(fit(train), train, target)
 
 
+def list_only(train: Table) -> Fitted:
+    """The prior list without a look at anything else, with the error of expected scores."""
+    folds = train.family_folds()
+    error = _error(train) if len(folds) > 1 else float("nan")
+    return Fitted((), 0.0, error, len(folds), ())
+
+
 # --- expected scores ---
 
 
@@ -156,32 +187,213 @@ def _is_fraction(scores: np.ndarray) -> bool:
     return bool(np.nanmin(scores) >= 0 and np.nanmax(scores) <= 1)
 
 
-def _level_facts(facts: Columns) -> Columns:
-    """How hard a segmentation is depends on the kind of label, not on the dataset: then that alone counts."""
-    return {"label_kind": facts["label_kind"]} if "label_kind" in facts else facts
+def _level_facts(known: Columns, asked: Columns) -> tuple[Columns, Columns]:
+    """How hard a segmentation is depends on the kind of label, not on the dataset: where known, that alone counts."""
+    names = (
+        ["label_kind"] if "label_kind" in known and "label_kind" in asked else [n for n in known if n != "label_kind"]
+    )
+    return {n: known[n] for n in names}, {n: c for n, c in asked.items() if n in names}
 
 
 def _level(train: Table, target: Table) -> np.ndarray:
-    """Expected scores (k, m): on the logit scale, the item's median + a Gaussian process over datasets (noise 1)."""
+    """Expected scores (k, m): on the logit scale, the item's median + a Gaussian process over datasets (noise 1).
+
+    Scores that are known on a target move all of its expectations by what they missed in the mean.
+    """
     fraction = _is_fraction(train.scores)
-    clipped = np.clip(train.scores, 1e-3, 1 - 1e-3)
-    values = np.log(clipped / (1 - clipped)) if fraction else train.scores
+    values = _link(train.scores, fraction)
     known = np.isfinite(values)
     medians = np.array([np.median(v[k]) if k.any() else np.nan for v, k in zip(values.T, known.T, strict=True)])
     medians = np.where(np.isfinite(medians), medians, np.nanmedian(medians))
-    residual = np.where(known, values - medians, 0.0)
-    facts, asked = _level_facts(train.facts), _level_facts(target.facts)
-    shift = np.zeros((len(target.datasets), len(medians)))
-    if facts:
+    facts, asked = _level_facts(train.facts, target.facts)
+    expected = np.tile(medians, (len(target.datasets), 1))
+    if facts and asked:
         own, near = (np.exp(-fact_distance(facts, f)) for f in (facts, asked))
-        shift = near @ np.linalg.solve(own + WEAK * np.eye(len(own)), residual)
-    return 1 / (1 + np.exp(-(medians + shift))) if fraction else medians + shift
+        residual = np.where(known, values - medians, 0.0)
+        expected += near @ np.linalg.solve(own + WEAK * np.eye(len(own)), residual)
+    told = np.isfinite(target.scores)
+    missed = np.where(told, _link(np.where(told, target.scores, 0.5), fraction) - expected, 0.0)
+    expected += missed.sum(1, keepdims=True) / np.maximum(told.sum(1, keepdims=True), 1)
+    return 1 / (1 + np.exp(-expected)) if fraction else expected
 
 
-def _level_errors(train: Table) -> np.ndarray:
-    """Errors of the expected scores of each family, learned without it, pooled."""
+def _link(scores: np.ndarray, fraction: bool) -> np.ndarray:
+    clipped = np.clip(scores, 1e-3, 1 - 1e-3)
+    return np.log(clipped / (1 - clipped)) if fraction else scores
+
+
+def _error(train: Table, shown: Sequence[str] = ()) -> float:
+    """Half width of a 90 % interval: 93 % quantile of the errors on families that were not learned from, pooled."""
     errors = []
     for fold in train.family_folds():
         own = train.rows(fold)
-        errors.append((_level(train.rows(~fold), own.hidden()) - own.scores)[np.isfinite(own.scores)])
-    return np.concatenate(errors)
+        asked = own.hidden(shown)
+        errors.append(
+            (_level(train.rows(~fold), asked) - own.scores)[np.isfinite(own.scores) & ~np.isfinite(asked.scores)]
+        )
+    return float(np.quantile(np.abs(np.concatenate(errors)), QUANTILE))
+
+
+# --- the learner of a store ---
+
+
+class MetaLearner:
+    """Orders and rates the setups of one kind for a new dataset, from the runs and published figures of a store.
+
+    Scores compare only within one protocol. So one table leads (own runs; the published table with the most families
+    where there are none) and gives the expected scores; setups that only other tables know follow in the order of those
+    tables' prior lists, without a figure. What is learned beside the evidence itself is trees, a gate and an error.
+    """
+
+    def __init__(self, kind: str, *, measure: str | None = None, seed: int = 0):
+        self.kind, self.measure, self.seed = kind, measure or PRIMARY[kind], seed
+        self.fitted: Fitted | None = None
+        self.evidence = ""
+
+    def fit(self, store) -> MetaLearner:
+        """Learn from all evidence of the kind. NotApplicable where no two setups were compared on two sets."""
+        leading = self._tables(store)[0][0]
+        self.fitted, self.evidence = fit(leading, seed=self.seed), _digest(leading)
+        return self
+
+    @property
+    def basis(self) -> str:
+        """One line: which learner answered, on what evidence, and why."""
+        return "nothing is learned yet" if self.fitted is None else self.fitted.basis
+
+    def predict(self, metafeatures: Mapping, setups: Iterable[Setup], store) -> list[Candidate]:
+        """Candidates for a dataset, best first: of the leading table with scores, then of each other table without.
+
+        metafeatures: numbers by name, as `extract` gives; the words modality_group and label_kind are used where given.
+        store: the evidence that was learned from. A setup that nobody has run is left out.
+        """
+        tables, rows = self._tables(store)
+        if self.fitted is None or self.evidence != _digest(tables[0]):
+            self.fit(store)
+        wanted, found = {s.id: s for s in setups}, {}
+        for table in tables:
+            fitted = self.fitted if table is tables[0] else list_only(table)
+            for candidate in self._candidates(table, fitted, metafeatures, wanted, rows, table is tables[0]):
+                found.setdefault(candidate.setup.id, candidate)
+        return list(found.values())
+
+    def explain(self, metafeatures: Mapping, setups: Iterable[Setup], store) -> dict[str, dict]:
+        """Setup id -> what moved it: place in the list, correction, and the trees' contributions by feature."""
+        import xgboost
+
+        table = self._tables(store)[0][0]
+        base = base_of(table, _asked(table, metafeatures))
+        sums = np.zeros((len(table.items), len(base.names) + 1))
+        for model in self.fitted.models:
+            booster = xgboost.Booster()
+            booster.load_model(bytearray(json.dumps(model), "utf-8"))
+            sums += booster.predict(xgboost.DMatrix(base.features[0]), pred_contribs=True)
+        parts = base.share * sums / max(1, len(self.fitted.models))
+        return {
+            s.id: self._moved(base, parts[j], j)
+            for s in setups
+            if s.id in table.items
+            for j in [table.items.index(s.id)]
+        }
+
+    def _moved(self, base: Base, parts: np.ndarray, j: int) -> dict:
+        trees = {n: round(float(v), 4) for n, v in zip(base.names, parts, strict=False) if abs(v) > 1e-4}
+        correction = float(base.order[0, j] - base.list[0, j] + parts.sum()) if self.fitted.open else 0.0
+        return {"list": round(float(base.list[0, j]), 4), "correction": round(correction, 4), "trees": trees}
+
+    def save(self, path: str | Path | None = None) -> Path:
+        """Write what is learned as JSON; among the package's own data by default."""
+        path = Path(path or SHIPPED / f"{self.kind}.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {"kind": self.kind, "measure": self.measure, "seed": self.seed, "evidence": self.evidence}
+        path.write_text(
+            json.dumps(state | {"fitted": asdict(self.fitted)}, separators=(",", ":")) + "\n", encoding="utf-8"
+        )
+        return path
+
+    @classmethod
+    def read(cls, path: str | Path) -> MetaLearner:
+        """What `save` wrote. Raises ReadError for anything else."""
+        try:
+            state = json.loads(Path(path).read_text(encoding="utf-8"))
+            learner = cls(state["kind"], measure=state["measure"], seed=state["seed"])
+            fitted = state["fitted"] | {
+                "models": tuple(state["fitted"]["models"]),
+                "names": tuple(state["fitted"]["names"]),
+            }
+            learner.fitted, learner.evidence = Fitted(**fitted), state["evidence"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ReadError(f"{path}: not a learner that metamed saved ({error}). Fit it again.") from None
+        return learner
+
+    @classmethod
+    def load(cls, kind: str, store, *, seed: int = 0) -> MetaLearner:
+        """The learner that ships if it learned from this very evidence, else one fitted to it, once a process."""
+        digest = _digest(cls(kind)._tables(store)[0][0])
+        if (kind, digest, seed) not in _KNOWN:
+            path = SHIPPED / f"{kind}.json"
+            shipped = cls.read(path) if path.exists() else None
+            same = shipped is not None and (shipped.evidence, shipped.seed) == (digest, seed)
+            _KNOWN[kind, digest, seed] = shipped if same else cls(kind, seed=seed).fit(store)
+        return _KNOWN[kind, digest, seed]
+
+    def _tables(self, store) -> tuple[list[Table], list[dict]]:
+        rows = store.example_rows(self.kind, self.measure)
+        return tables_from(rows, vectors_of(store)), rows
+
+    def _candidates(self, table, fitted, metafeatures, wanted, rows, leading) -> list[Candidate]:
+        target = _asked(table, metafeatures)
+        got = answer(fitted, table, target)
+        near = [table.datasets[i] for i in np.argsort(_distances(table, target), kind="stable")]
+        sign = -1 if np.nanmax(table.scores) <= 0 else 1
+        study = "" if is_own(table) else table.name.rsplit(" ", 1)[0]
+        note = f"published: {study}" if study else ""
+        runs, runnable = _runs(rows, table), {r["setup"]: bool(r["runnable"]) for r in rows}
+        out = []
+        for j in np.argsort(-got.order[0], kind="stable"):
+            if (id := table.items[j]) in wanted:
+                figures = [sign * float(v[0, j]) if leading else float("nan") for v in (got.score, got.low, got.high)]
+                low, high = sorted(figures[1:])
+                shown = [e for d in near for e in runs.get((d, id), ())][:NEAREST]
+                out.append(Candidate(wanted[id], figures[0], low, high, tuple(shown), runnable=runnable[id], note=note))
+        return out
+
+
+_KNOWN: dict[tuple[str, str, int], MetaLearner] = {}
+
+
+def _digest(table: Table) -> str:
+    """Hash of all that is learned from."""
+    columns = [
+        {n: [str(v) for v in c] for n, c in part.items()} for part in (table.facts, table.descriptors, table.origins)
+    ]
+    return content_id(
+        table.name,
+        table.datasets,
+        table.items,
+        table.families,
+        [[str(v) for v in row] for row in table.scores],
+        columns,
+    )
+
+
+def _asked(table: Table, metafeatures: Mapping) -> Table:
+    """The new dataset as a table of one row that may be asked for every item; facts that are unknown are left out."""
+    facts = {n: c for n, c in vector_facts([metafeatures]).items() if c.dtype != object or c[0]}
+    scores = np.full((1, len(table.items)), np.nan)
+    return Table(
+        "asked", table.measure, ("asked",), table.items, scores, ("asked",), facts, table.descriptors, table.origins
+    )
+
+
+def _distances(table: Table, target: Table) -> np.ndarray:
+    return fact_distance(table.facts, target.facts)[0] if table.facts else np.zeros(len(table.datasets))
+
+
+def _runs(rows: list[dict], table: Table) -> dict[tuple[str, str], list[str]]:
+    """(dataset, setup) -> ids of the runs or figures in this table."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if table.name == f"{row['study']} {row['protocol']} {row['measure']}":
+            found.setdefault((row["dataset"], row["setup"]), []).append(row["evidence"])
+    return found

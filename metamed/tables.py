@@ -13,12 +13,28 @@ import numpy as np
 from metamed.errors import ReadError, UnknownName
 
 COLUMNS = ("dataset", "method", "pretraining_source", "setting", "metric", "value")
-LOWER_IS_BETTER = re.compile(r"loss|error|\bhd|hd95|hausdorff|distance|rmse|mae\b|brier|ece\b|regret", re.I)
-ALIASES = {"n": ("n_train", "num_samples"), "classes": ("n_classes", "num_classes"), "channels": ("n_channels",),
-           "imbalance": ("imbalance_ratios",), "modality": ("modality", "domains"), "task": ("task", "task_types")}
+ALIASES = {
+    "n": ("n_train", "num_samples"),
+    "classes": ("n_classes", "num_classes"),
+    "channels": ("n_channels",),
+    "imbalance": ("imbalance_ratios",),
+    "modality": ("modality", "domains"),
+    "task": ("task", "task_types"),
+}
 # first match wins; a word that none matches stays its own group
-MODALITIES = {"fundus": "fundus", "microscop": "microscopy", "histopath": "microscopy", "dermat": "dermoscopy",
-              "skin": "dermoscopy", "x-ray": "x-ray", "oct": "oct", "ultrasound": "ultrasound", "mri": "mri", "ct": "ct"}
+MODALITIES = {
+    "fundus": "fundus",
+    "microscop": "microscopy",
+    "histopath": "microscopy",
+    "dermat": "dermoscopy",
+    "skin": "dermoscopy",
+    "x-ray": "x-ray",
+    "oct": "oct",
+    "ultrasound": "ultrasound",
+    "mri": "mri",
+    "ct": "ct",
+}
+LOWER_IS_BETTER = re.compile(r"loss|error|\bhd|hd95|hausdorff|distance|rmse|mae\b|brier|ece\b|regret", re.I)
 LABEL_KINDS = {"part of a tumour": "tumour", "part of an organ": "thin", "thin structure": "thin"}
 Columns = dict[str, np.ndarray]
 
@@ -57,14 +73,17 @@ class Table:
     def columns(self, which: Sequence[int] | np.ndarray) -> Table:
         """Some of the items on the same datasets."""
         index = np.arange(len(self.items))[np.asarray(which)]
-        item_facts = {part: {k: v[index] for k, v in getattr(self, part).items()} for part in ("descriptors", "origins")}
+        item_facts = {
+            part: {k: v[index] for k, v in getattr(self, part).items()} for part in ("descriptors", "origins")
+        }
         hints = {name: value[:, index] for name, value in self.hints.items()}
         items = tuple(self.items[j] for j in index)
         return replace(self, scores=self.scores[:, index], items=items, hints=hints, **item_facts)
 
-    def hidden(self) -> Table:
-        """Without scores; -inf marks what is no candidate (a source is none for itself), NaN what may be asked."""
-        return replace(self, scores=np.where(np.isnan(self.scores), -np.inf, np.nan))
+    def hidden(self, shown: Sequence[str] = ()) -> Table:
+        """Without scores but those of the `shown` items (runs on the target). NaN may be asked; -inf is no candidate."""
+        known = np.isin(np.array(self.items, dtype=object), list(shown)) & np.isfinite(self.scores)
+        return replace(self, scores=np.where(known, self.scores, np.where(np.isnan(self.scores), -np.inf, np.nan)))
 
     def family_folds(self) -> list[np.ndarray]:
         """One mask per family, True on its datasets."""
@@ -72,8 +91,46 @@ class Table:
         return [families == family for family in dict.fromkeys(self.families)]
 
 
-def read_tables(path, *, datasets=None, families=None, distances=None, networks=None, labels=None,
-                items: Sequence[str] | None = None, by: Sequence[str] | None = None) -> list[Table]:
+def number(value) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return np.nan
+
+
+def size_facts(n: np.ndarray, classes: np.ndarray) -> Columns:
+    """log10 of the training samples, log2 of the classes, log10 of the samples per class."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {"log_n": np.log10(n), "log_classes": np.log2(classes), "log_per_class": np.log10(n / classes)}
+
+
+def informative(column: np.ndarray) -> bool:
+    """Does it tell any two apart?"""
+    if column.dtype == object:
+        return len(set(column)) > 1
+    return np.isfinite(column).any() and np.nanmax(column) > np.nanmin(column)
+
+
+def distinct(columns: Columns) -> Columns:
+    """Without categories that part the items exactly as an earlier one does: it would only count twice."""
+    seen: dict[tuple, str] = {}
+    for name, column in columns.items():
+        codes = {level: i for i, level in enumerate(dict.fromkeys(column))} if column.dtype == object else None
+        seen.setdefault(tuple(codes[v] for v in column) if codes else (name,), name)
+    return {name: columns[name] for name in seen.values()}
+
+
+def read_tables(
+    path,
+    *,
+    datasets=None,
+    families=None,
+    distances=None,
+    networks=None,
+    labels=None,
+    items: Sequence[str] | None = None,
+    by: Sequence[str] | None = None,
+) -> list[Table]:
     """Result tables of a CSV, one Table for each (task, metric, scenario), or each (metric, *by).
 
     path: columns dataset, method, pretraining_source, setting, metric, value, one row a figure (see `COLUMNS`).
@@ -127,7 +184,9 @@ def _table(name, measure, rows, info, items, extra) -> Table:
     label = rows[columns].agg(" | ".join, axis=1) if len(columns) > 1 else rows[columns[0]]
     rows = rows.assign(item=label.astype(str))
     values, notes = _unify(name, measure, rows)
-    matrix = rows.assign(value=values).pivot_table(index="dataset", columns="item", values="value", aggfunc="mean", sort=False)
+    matrix = rows.assign(value=values).pivot_table(
+        index="dataset", columns="item", values="value", aggfunc="mean", sort=False
+    )
     if len(matrix) < 2 or len(matrix.columns) < 2:
         raise ReadError(f"{name}: {len(matrix)} dataset(s) x {len(matrix.columns)} item(s); an order needs two of each")
     if np.nanmax(matrix.values) == np.nanmin(matrix.values):
@@ -137,8 +196,19 @@ def _table(name, measure, rows, info, items, extra) -> Table:
     facts = _facts(names, info, rows.drop_duplicates("dataset").set_index("dataset").get("dataset_version_or_size"))
     origins = _facts(list(first["pretraining_source"]), info)
     families = tuple(str(extra["families"].get(n, n)) for n in names)
-    return Table(name, measure, tuple(names), tuple(matrix.columns), matrix.to_numpy(float, copy=True), families, facts,
-                 _descriptors(first, extra["networks"]), origins, _hints(names, first, extra["distances"]), tuple(notes))
+    return Table(
+        name,
+        measure,
+        tuple(names),
+        tuple(matrix.columns),
+        matrix.to_numpy(float, copy=True),
+        families,
+        facts,
+        _descriptors(first, extra["networks"]),
+        origins,
+        _hints(names, first, extra["distances"]),
+        tuple(notes),
+    )
 
 
 def _item_columns(rows) -> tuple[str, ...]:
@@ -163,10 +233,14 @@ def _unify(name, measure, rows):
     percent = rows["dataset"].map(values.groupby(rows["dataset"]).max()) > 1.5
     if bounded and percent.any():
         if ((values < 1) & percent).any() and not percent.all():
-            raise ReadError(f"{name}: percents and fractions mixed within one dataset (values {values.min():g} to "
-                            f"{values.max():g}). Write all of them as fractions.")
+            raise ReadError(
+                f"{name}: percents and fractions mixed within one dataset (values {values.min():g} to "
+                f"{values.max():g}). Write all of them as fractions."
+            )
         values[percent] /= 100
-        notes.append("percents were divided by 100" + ("" if percent.all() else " (other datasets already had fractions)"))
+        notes.append(
+            "percents were divided by 100" + ("" if percent.all() else " (other datasets already had fractions)")
+        )
     return values, notes
 
 
@@ -193,13 +267,6 @@ def _dataset_info(datasets, labels, stem) -> dict[str, dict]:
     return info
 
 
-def _number(value) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return np.nan
-
-
 def _text(value) -> str:
     return re.sub(r"\s*\(.*?\)", "", value).strip().lower() if isinstance(value, str) else ""
 
@@ -209,7 +276,7 @@ def _modality(value) -> str:
     return next((group for word, group in MODALITIES.items() if re.search(rf"\b{word}", text.replace("_", "-"))), text)
 
 
-def _size(text) -> float:
+def _training_images(text) -> float:
     """Training images, from a description such as 'n=30', 'train/val/test 569/64/293' or '89910 images'."""
     match = re.search(r"train\S*\s+(\d+)/|\bn=(\d+)|\b(\d+) (?:images|samples)", str(text))
     return float(next(g for g in match.groups() if g)) if match else np.nan
@@ -218,13 +285,13 @@ def _size(text) -> float:
 def _facts(names, info, sizes=None) -> Columns:
     """Facts of the named datasets: sizes as logarithms, words as categories, parts of path-like names as categories."""
     known = [info.get(n, {}) for n in names]
-    n = np.array([_number(k.get("n")) for k in known])
+    n = np.array([number(k.get("n")) for k in known])
     if sizes is not None:
-        n = np.where(np.isnan(n), [_size(sizes.get(name)) for name in names], n)
-    classes = np.array([_number(k.get("classes")) for k in known])
+        n = np.where(np.isnan(n), [_training_images(sizes.get(name)) for name in names], n)
+    classes = np.array([number(k.get("classes")) for k in known])
     facts = size_facts(n, classes)
-    facts["channels"] = np.array([_number(k.get("channels")) for k in known])
-    facts["imbalance"] = np.log10(np.array([_number(k.get("imbalance")) for k in known]))
+    facts["channels"] = np.array([number(k.get("channels")) for k in known])
+    facts["imbalance"] = np.log10(np.array([number(k.get("imbalance")) for k in known]))
     facts["modality"] = np.array([_modality(k.get("modality")) for k in known], dtype=object)
     facts["task"] = np.array([_text(k.get("task")) for k in known], dtype=object)
     facts["label_kind"] = np.array([str(k.get("label_kind") or "") for k in known], dtype=object)
@@ -234,19 +301,6 @@ def _facts(names, info, sizes=None) -> Columns:
             if 1 < len(set(column)) < len(names):
                 facts[f"name.{level}"] = np.array(column, dtype=object)
     return {name: column for name, column in facts.items() if informative(column)}
-
-
-def size_facts(n: np.ndarray, classes: np.ndarray) -> Columns:
-    """log10 of the training samples, log2 of the classes, log10 of the samples per class."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {"log_n": np.log10(n), "log_classes": np.log2(classes), "log_per_class": np.log10(n / classes)}
-
-
-def informative(column: np.ndarray) -> bool:
-    """Does it tell any two apart?"""
-    if column.dtype == object:
-        return len(set(column)) > 1
-    return np.isfinite(column).any() and np.nanmax(column) > np.nanmin(column)
 
 
 def _descriptors(first, networks) -> Columns:
@@ -260,20 +314,11 @@ def _descriptors(first, networks) -> Columns:
     columns["log_pixels"] = np.log2(pixels.to_numpy())
     if networks is not None:
         found = [_network(text, networks) for text in first["method"]]
-        columns["log_parameters"] = np.log10([_number(f.get("million_parameters")) for f in found])
-        columns["imagenet_top1"] = np.array([_number(f.get("imagenet_top1")) for f in found])
+        columns["log_parameters"] = np.log10([number(f.get("million_parameters")) for f in found])
+        columns["imagenet_top1"] = np.array([number(f.get("imagenet_top1")) for f in found])
         for name in ("architecture", "pretraining"):
             columns[f"network.{name}"] = np.array([str(f.get(name) or "") for f in found], dtype=object)
-    return _distinct({name: column for name, column in columns.items() if informative(column)})
-
-
-def _distinct(columns: Columns) -> Columns:
-    """Without categories that part the items exactly as an earlier one does: it would only count twice."""
-    seen: dict[tuple, str] = {}
-    for name, column in columns.items():
-        codes = {level: i for i, level in enumerate(dict.fromkeys(column))} if column.dtype == object else None
-        seen.setdefault(tuple(codes[v] for v in column) if codes else (name,), name)
-    return {name: columns[name] for name in seen.values()}
+    return distinct({name: column for name, column in columns.items() if informative(column)})
 
 
 def _network(text, networks) -> dict:

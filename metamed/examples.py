@@ -1,0 +1,114 @@
+"""The meta-examples of a store as Tables: own runs and published figures, one Table a protocol."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from metamed.errors import NotApplicable
+from metamed.tables import LABEL_KINDS, LOWER_IS_BETTER, Columns, Table, distinct, informative, number, size_facts
+
+
+def tables_of(store, kind: str, measure: str) -> list[Table]:
+    """`tables_from` all that a store knows of a kind by a measure."""
+    return tables_from(store.example_rows(kind, measure), vectors_of(store))
+
+
+def vectors_of(store) -> dict[str, dict]:
+    """What is known of each dataset in words and numbers, by digest."""
+    measured = store.measured()
+    return {f.digest: {**f.words, **measured.get(f.digest, {}), **f.numbers} for f in store.records("dataset")}
+
+
+def tables_from(rows: Sequence[dict], vectors: dict[str, dict]) -> list[Table]:
+    """One Table for each (study, protocol, measure) of a store, items being setup ids; the mean of repeats.
+
+    rows: meta-examples as `Store.example_rows` gives them. vectors: what is known of each dataset, by digest. Tables that
+    order nothing are left out. Own runs come first, the largest training size before others; then published tables, the
+    most families x items first. Raises NotApplicable where none is left.
+    """
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        if np.isfinite(row["score"]):
+            groups.setdefault((row["study"], row["protocol"], row["measure"]), []).append(row)
+    tables = [_table_of(key, found, vectors) for key, found in groups.items()]
+    tables = [t for t in tables if min(t.scores.shape) > 1 and np.nanmax(t.scores) > np.nanmin(t.scores)]
+    if not tables:
+        raise NotApplicable(
+            f"no two setups were compared on two datasets by one study: {len(rows)} results are no evidence"
+        )
+    return sorted(tables, key=lambda t: (not is_own(t), -_size(t.name) if is_own(t) else 0, -_evidence(t), t.name))
+
+
+def _size(name: str) -> float:
+    """Labelled samples that a protocol such as "holdout, n=600" allows; infinite where it says nothing."""
+    match = re.search(r"n=(\d+)", name)
+    return float(match[1]) if match else np.inf
+
+
+def _evidence(table: Table) -> int:
+    return len(set(table.families)) * len(table.items)
+
+
+def is_own(table: Table) -> bool:
+    """Own runs, not a paper's figures?"""
+    return table.name.startswith("metamed ")
+
+
+def _table_of(key: tuple, rows: Sequence[dict], vectors: dict[str, dict]) -> Table:
+    datasets = list(dict.fromkeys((r["dataset"], r["target"]) for r in rows))
+    setups = {r["setup"]: r for r in rows}
+    place = {d: i for i, d in enumerate(datasets)}, {s: j for j, s in enumerate(setups)}
+    total, count = (np.zeros((len(datasets), len(setups))) for _ in range(2))
+    for row in rows:
+        cell = place[0][row["dataset"], row["target"]], place[1][row["setup"]]
+        total[cell] += row["score"]
+        count[cell] += 1
+    scores = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    families = {(r["dataset"], r["target"]): str(r["family"]) for r in rows}
+    names = {str(v.get("name")): v for v in vectors.values()}
+    origins = [names.get(r["sources"][0] if len(r["sources"]) == 1 else "", {}) for r in setups.values()]
+    return Table(
+        f"{key[0]} {key[1]} {key[2]}",
+        key[2],
+        tuple(d for d, _ in datasets),
+        tuple(setups),
+        -scores if LOWER_IS_BETTER.search(key[2]) else scores,
+        tuple(families[d] for d in datasets),
+        {n: c for n, c in vector_facts([vectors.get(d, {}) for d, _ in datasets]).items() if informative(c)},
+        _setup_descriptors(list(setups.values())),
+        {n: c for n, c in vector_facts(origins).items() if informative(c)},
+    )
+
+
+def vector_facts(vectors: Sequence[dict]) -> Columns:
+    """The few facts that the learner uses, from what is known of each dataset; NaN and "" where nothing is."""
+
+    def numbers(name: str) -> np.ndarray:
+        return np.array([number(v.get(name)) for v in vectors])
+
+    facts = size_facts(numbers("n_samples"), numbers("n_classes"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        facts |= {"channels": numbers("n_channels"), "imbalance": np.log10(numbers("imbalance"))}
+    facts = {n: np.where(np.isfinite(c), c, np.nan) for n, c in facts.items()}
+    kinds = [str(v.get("label_kind") or "") for v in vectors]
+    return facts | {
+        "modality": np.array([str(v.get("modality_group") or "") for v in vectors], dtype=object),
+        "label_kind": np.array([LABEL_KINDS.get(k, k) for k in kinds], dtype=object),
+    }
+
+
+def _setup_descriptors(rows: Sequence[dict]) -> Columns:
+    columns: Columns = {
+        "method": np.array([r["method"] for r in rows], dtype=object),
+        "recipe": np.array([r["recipe"] or "" for r in rows], dtype=object),
+        "sources": np.array([" + ".join(r["sources"]) for r in rows], dtype=object),
+    }
+    for name in sorted({n for r in rows for n in r["hyperparameters"]}):
+        values = [r["hyperparameters"].get(name) for r in rows]
+        numeric = all(v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in values)
+        texts = np.array(["" if v is None else str(v) for v in values], dtype=object)
+        columns[name] = np.array([number(v) for v in values]) if numeric else texts
+    return distinct({name: column for name, column in columns.items() if informative(column)})
