@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,14 @@ from metamed.limits import legal_name
 
 
 class Artifacts:
-    """Folders of files: writes into the first, reads from all. Without any, a temporary one is made when needed."""
+    """A folder of files, and others that are only read. Without an own folder a temporary one is made when needed."""
 
-    def __init__(self, *folders: Path):
-        self.folders = list(folders)
+    def __init__(self, own: Path | None = None, others: Iterable[Path] = ()):
+        self._folder, self.others = own, tuple(others)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        return self.others if self._folder is None else (self._folder, *self.others)
 
     def put(self, run: str, files: Mapping[str, bytes], *, keep: bool = False) -> None:
         """Write files of a run; those that are there already are replaced, or kept if `keep`."""
@@ -58,10 +62,10 @@ class Artifacts:
                     write_file(target, path.read_bytes())
 
     def _own(self) -> Path:
-        if not self.folders:
+        if self._folder is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="metamed-")
-            self.folders = [Path(self._scratch.name)]
-        return self.folders[0]
+            self._folder = Path(self._scratch.name)
+        return self._folder
 
     def _find(self, *parts: str) -> Path | None:
         return next((p for p in (folder.joinpath(*parts) for folder in self.folders) if p.exists()), None)

@@ -77,7 +77,7 @@ class Store:
             user = cls.default()
         if user is not None:
             store.merge(user, artifacts=False)
-            store._files.folders = [*user._files.folders]
+            store._files = Artifacts(others=user._files.folders)
         return store
 
     def close(self) -> None:

@@ -365,6 +365,9 @@ def test_united_answers_from_both_and_changes_neither(classification_data, tmp_p
     both = Store.united()
     assert len(both) == shipped + 2 and len(user) == 2 and len(Store.embedded()) == shipped
     assert both.artifact(run(t, s, seed=8), "weights.safetensors").read_bytes() == b"w"
+    both.add(run(t, s, seed=9), artifacts={"weights.safetensors": b"mine"})
+    assert both.artifact(run(t, s, seed=9), "weights.safetensors").read_bytes() == b"mine"
+    assert not list((tmp_path / "user.db.files").glob(f"*/{run(t, s, seed=9).id}"))
 
 
 def test_what_is_no_store_is_not_opened(tmp_path):
