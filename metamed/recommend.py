@@ -7,7 +7,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from metamed import caution
 from metamed.costs import Costs, parse_minutes, side_of
 from metamed.dataset import Dataset, Kind
 from metamed.errors import EmptyStore, MetamedError, NotApplicable, UnknownName
+from metamed.evidence import DatasetFacts
 from metamed.measures import PRIMARY, get_measure
 from metamed.metafeatures import extract
 from metamed.metalearner import MetaLearner
@@ -22,6 +22,7 @@ from metamed.records import Candidate, Recommendation, Setup
 from metamed.store import Store
 
 Z90 = 1.645  # normal quantile of a 90 % interval
+SAME = 0.5  # share of known images from which on a dataset is taken for the known one, runs and all
 OPEN = re.compile(r"apache|\bmit\b|bsd|cc0|cc[ -]by|public domain|mozilla|\bmpl|gpl", re.I)
 CLOSED = re.compile(r"\bnc\b|-nc|non-?commercial|research|academic|no formal|unknown", re.I)
 
@@ -58,9 +59,9 @@ def recommend(
         store, known = forget(store, family), []
     evidence = Evidence.of(store, data.kind)
     vector = extract(data, max_samples=max_samples, seed=seed)
-    learner = MetaLearner.load(data.kind, store)
-    candidates = learner.predict(vector, evidence.setups, store)
-    candidates = [replace(c, evidence=c.evidence or evidence.ids[c.setup.id]) for c in candidates]
+    learner, facts = MetaLearner.load(data.kind, store, seed=seed), DatasetFacts.of(data)
+    asked = facts.words | vector | facts.numbers
+    candidates = learner.predict(asked, evidence.setups, store)
     candidates, own = with_own_runs(candidates, evidence, known)
     costs = Costs(data.kind, store)
     candidates = [replace(c, cost=costs.minutes(c.setup, n_train, side_of(data))) for c in candidates]
@@ -74,7 +75,7 @@ def recommend(
         {"seed": seed, "digest": data.digest, "procedure": procedure + _limited(evidence.size), "n_train": n_train,
          "why": _why(ranking, near, evidence, known, own), "nearest": near.nearest, "distance_limit": near.limit,
          "known": known, "licences": _licences(ranking, store),
-         **({"moved": learner.explain(vector, [c.setup for c in ranking], store)} if explain else {})},
+         **({"moved": learner.explain(asked, [c.setup for c in ranking], store)} if explain else {})},
     )  # fmt: skip
 
 
@@ -117,14 +118,6 @@ class Evidence:
     setups: list[Setup]
     vectors: dict[str, tuple[str, str, dict[str, float]]]
 
-    @cached_property
-    def ids(self) -> dict[str, tuple[str, ...]]:
-        """Ids of runs and published figures by setup id."""
-        found = defaultdict(list)
-        for row in self.rows:
-            found[row["setup"]].append(row["evidence"])
-        return {setup: tuple(ids) for setup, ids in found.items()}
-
     @classmethod
     def of(cls, store: Store, kind: Kind) -> Evidence:
         """Raises EmptyStore for a store without any evidence, NotApplicable for one without any of that kind."""
@@ -139,9 +132,9 @@ class Evidence:
         known = {d: (described[d].name, described[d].family, vectors[d]) for d in sorted(own & set(vectors))}
         return cls(rows, [s for s in store.records("setup") if s.id in ran], known)
 
-    def own(self, digests: Iterable[str]) -> dict[str, list[dict]]:
-        """Runs on these datasets by setup id: those with the most training samples, for only they compare."""
-        rows = [r for r in self.rows if r["study"] == "metamed" and r["dataset"] in set(digests)]
+    def own(self, digest: str) -> dict[str, list[dict]]:
+        """Runs on a dataset by setup id: those with the most training samples, for only they compare."""
+        rows = [r for r in self.rows if r["study"] == "metamed" and r["dataset"] == digest]
         most, found = max((_size(r["protocol"]) for r in rows), default=0), defaultdict(list)
         for row in rows:
             if _size(row["protocol"]) == most:
@@ -207,7 +200,8 @@ def with_own_runs(candidates: list[Candidate], evidence: Evidence, known: list) 
     Setups that ran here get their mean score, with the interval of one more run. All others are moved by the mean
     difference between what was observed and what was predicted: a run tells how hard the dataset is.
     """
-    own, sd = evidence.own(digest for digest, _, share in known if share >= 0.5), evidence.seed_sd()
+    own = evidence.own(known[0][0]) if known and known[0][2] >= SAME else {}
+    sd = evidence.seed_sd()
     observed = {id: float(np.mean([row["score"] for row in rows])) for id, rows in own.items()}
     off = [observed[c.setup.id] - c.score for c in candidates if c.setup.id in observed and math.isfinite(c.score)]
     shift = float(np.mean(off)) if off else 0.0
@@ -316,7 +310,8 @@ def _why(ranking, near: caution.Experience, evidence: Evidence, known: list, own
     lines = []
     if known:
         digest, name, share = known[0]
-        lines.append(f"recognised as {name} ({share:.0%} of its images); {own} runs on it are used")
+        used = f"{own} runs on it are used" if share >= SAME else "too few to use its runs"
+        lines.append(f"shares {share:.0%} of its images with {name}: {used}")
     if near.nearest:
         lines.append("nearest known datasets: " + ", ".join(f"{n} (distance {d:.2f})" for n, d in near.nearest))
     if ranking:
