@@ -47,7 +47,10 @@ def main() -> None:
 
     def report(run, job) -> None:
         score = run.error or f"{run.score(job.task.measure):.3f}"
-        print(f"{time.time() - start:7.0f} s  {job.dataset.name:20s} {job.setup.label}  seed {run.seed}: {score}", flush=True)
+        print(
+            f"{time.time() - start:7.0f} s  {job.dataset.name:20s} {job.setup.label}  seed {run.seed}: {score}",
+            flush=True,
+        )
 
     context = multiprocessing.get_context("spawn")  # forked processes would share torch's threads
     with open_store(options.store) as store, ProcessPoolExecutor(options.workers, mp_context=context) as executor:

@@ -15,6 +15,7 @@ CLASSIFICATION = (
 
 # Datasets that share images or patients with others, here or in published tables: one family each, left out together.
 FAMILIES = {
+    "busi_breast_us": "busi",
     "pneumoniamnist": "kermany_cxr",
     "ham10000_derm": "isic",
     "ph2_derm": "ph2",

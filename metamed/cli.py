@@ -96,8 +96,8 @@ def run(
     download: o.DOWNLOAD = False,
 ):  # fmt: skip
     """Train and evaluate one setup on a dataset, and keep the run in the store."""
-    from metamed.experiments import as_source as keep
     from metamed.experiments import make_task, run_setup
+    from metamed.sources import as_source as keep
 
     data, mine = _read(dataset, images, labels, group, kind), common.own()
     setup = _setup(data, common, rank, method, set or [], source or [], recipe)

@@ -19,6 +19,7 @@ from metamed.errors import MetamedError
 from metamed.measures import evaluate, get_measure
 from metamed.methods import Shape, checked, get_method
 from metamed.records import Run, Setup, Source, Task
+from metamed.sources import encode, features_key, find_weights, load_source
 from metamed.store import Store
 from metamed.tasks import make_task
 
@@ -169,8 +170,7 @@ def _train(job: Job, progress: Callable | None) -> _Outcome:
     setting, split, data = _setting(job.setup), job.task.folds[0], job.dataset
     loss = "multi-label" if data.multi_label else "classification"
     x, v, t = (
-        training.load_images(data.images, np.array(i), _side(job))
-        for i in (split.train, split.validation, split.test)
+        training.load_images(data.images, np.array(i), _side(job)) for i in (split.train, split.validation, split.test)
     )
     training.seed_everything(job.seed)
     shape = _shape(job, 3 if x.shape[1] == 1 else x.shape[1], x.shape[-1])
@@ -203,23 +203,9 @@ def _plan(job: Job, net, shape: Shape):
         return Plan(net, ((list(net.parameters()), 1.0, 0),)), None
     if len(job.sources) != 1:
         raise MetamedError(f"recipe '{job.setup.recipe}' starts from one source, not {len(job.sources)}")
-    mean, sd = _load_source(net.encoder, job.sources[0], job.weights[0])
+    mean, sd = load_source(net.encoder, job.sources[0], job.weights[0])
     recipe = get_method(job.setup.recipe)
     return recipe.build(net, job.setup.sources, shape, **_own(job.setup, recipe.name)), (mean, sd)
-
-
-def _load_source(encoder, source: Source, path: Path):
-    """Put a source's weights into an encoder of the same architecture; its pixel mean and sd."""
-    if encoder.name != source.network:
-        raise MetamedError(f"source '{source.name}' holds a {source.network}, which does not fit {encoder.name}")
-    if not training.sha256(path).startswith(source.sha256):
-        raise MetamedError(f"{path.name}: not the weights of '{source.name}' (its sha256 differs)")
-    state = training.read_weights(path)
-    mean, sd, same = training.preprocessing_of(source.preprocessing, state)
-    training.load_encoder(encoder, state, name=source.name)
-    if same:
-        training.pad_as_tensorflow(encoder)
-    return mean, sd
 
 
 def _probe(job: Job, progress: Callable | None) -> _Outcome:
@@ -241,71 +227,7 @@ def _probe(job: Job, progress: Callable | None) -> _Outcome:
     return _Outcome(*answers, {"precision": "fp32"}, {}, {k: v for k, v in known.items() if k not in job.features})
 
 
-def features_key(source: Source, image_size: int) -> str:
-    """Under which name the store keeps a source's frozen features: weights and resolution decide them."""
-    return f"{source.name}-{source.sha256[:12]}-{image_size}"
-
-
-def encode(dataset: Dataset, source: Source, path: Path, image_size: int, device: str = "auto") -> np.ndarray:
-    """Frozen features of every image, float16 (n, n_features), from a source's encoder."""
-    from metamed.flows.blocks import encoder as build
-
-    channels = 3 if dataset.images.shape[1] == 1 else dataset.images.shape[1]
-    encoder = build(Shape(channels, (image_size, image_size), 0), source.network)
-    mean, sd = _load_source(encoder, source, path)
-    import torch
-
-    model = training.Model(encoder, mean, sd).to(training.pick_device(device), memory_format=torch.channels_last)
-    parts = [
-        training.logits_of(model, training.load_images(dataset.images, block, image_size)).astype(np.float16)
-        for block in np.array_split(np.arange(len(dataset.images)), max(1, len(dataset.images) // 2000))
-    ]
-    return np.concatenate(parts)
-
-
 # ---- with a store
-
-
-def find_weights(source: Source, store: Store, *, download: bool = False) -> Path:
-    """The file of a source: trained here (in the store), shipped with a checkout, or torchvision's own.
-
-    Looks in the store, in $METAMED_WEIGHTS, in benchmarks/weights of a checkout, and in torchvision's cache; fetches
-    torchvision's weights only if `download`. Raises MetamedError that says where the file was looked for.
-    """
-    if source.origin.startswith("train:"):
-        return store.artifact(source.origin.removeprefix("train:"), "weights.safetensors")
-    if source.origin == "torchvision":
-        return _torchvision_weights(source, download)
-    folders = _weight_folders()
-    for path in (p for folder in folders for p in sorted(folder.glob("*.safetensors"))):
-        if training.sha256(path) == source.sha256:
-            return path
-    where = ", ".join(map(str, folders)) or "no folder"
-    raise MetamedError(f"weights of '{source.name}' not found (looked in {where}). Set METAMED_WEIGHTS to their folder")
-
-
-def _weight_folders() -> list[Path]:
-    import os
-
-    checkout = Path(__file__).parent.parent / "benchmarks" / "weights"
-    named = [Path(os.environ["METAMED_WEIGHTS"])] if os.environ.get("METAMED_WEIGHTS") else []
-    return [folder for folder in (*named, checkout, Path("benchmarks/weights")) if folder.is_dir()]
-
-
-def _torchvision_weights(source: Source, download: bool) -> Path:
-    import torch
-
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    found = sorted(folder.glob(f"{source.network}-{source.sha256[:8]}*.pth"))
-    if found:
-        return found[0]
-    if not download:
-        raise MetamedError(f"weights of '{source.name}' are not on this machine. --download fetches them")
-    from torchvision.models import get_model_weights
-
-    weights = next(w for w in get_model_weights(source.network) if source.sha256[:8] in w.url)
-    weights.get_state_dict(progress=False, check_hash=True)
-    return next(folder.glob(f"{source.network}-{source.sha256[:8]}*.pth"))
 
 
 def make_job(
@@ -347,17 +269,6 @@ def run_setup(
     return _keep(perform(job, progress), job, store)
 
 
-def as_source(run: Run, name: str, store: Store) -> Source:
-    """Make a source of a run whose weights were kept: other datasets can then start from its network."""
-    setup, task = store.get(run.setup), store.get(run.task)
-    path = store.artifact(run, "weights.safetensors")
-    network = get_method(setup.method).build(Shape(3, (64, 64), 2), **_own(setup, setup.method)).encoder.name
-    licence = store.dataset(task.dataset).license
-    source = Source(name, network, "supervised", (task.dataset,), "own", training.sha256(path), licence, f"train:{run.id}")
-    store.add(source)
-    return source
-
-
 # ---- suites
 
 
@@ -365,8 +276,8 @@ def as_source(run: Run, name: str, store: Store) -> Source:
 class Suite:
     """An experiment as data: every setup on every dataset at every size with every seed.
 
-    datasets: names, found by whoever runs the suite. Runs go setup by setup, each on all datasets with all seeds, so that
-    an interrupted suite leaves evidence in balance over datasets: put the cheap and the important setups first.
+    datasets: names, found by whoever runs the suite. Runs go setup by setup, each on all datasets with all seeds: an
+    interrupted suite leaves evidence in balance over datasets. So put the cheap and the important setups first.
     """
 
     name: str

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from metamed.dataset import Split
 from metamed.records import Run, Setup, Task, content_id
 
-scalars = st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(), st.none())
+scalars = st.one_of(
+    st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(), st.none()
+)
 
 
 @given(st.dictionaries(st.text(), scalars))

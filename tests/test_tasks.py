@@ -16,7 +16,9 @@ def parts(task):
 
 
 def dataset(target, groups=None, split=None):
-    return Dataset("d", ArrayImages(np.zeros((len(target), 1, 4, 4), np.uint8)), np.asarray(target), split, groups=groups)
+    return Dataset(
+        "d", ArrayImages(np.zeros((len(target), 1, 4, 4), np.uint8)), np.asarray(target), split, groups=groups
+    )
 
 
 @settings(max_examples=40)
