@@ -36,8 +36,8 @@ ROLES = {
     "bags": ("bag_ids", "bag_id", "bags", "bag", "slide_id"),
     "bag labels": ("bag_labels", "bag_label", "bag_target"),
     "bag names": ("bag_names",),
-    "groups": ("patient_id", "patient_ids", "patient", "patients", "subject_id", "subject", "group", "groups",
-               "group_id", "case_id", "bag_group"),  # fmt: skip
+    "groups": ("patient_id", "patient_ids", "patientid", "patient", "patients", "subject_id", "subject", "group",
+               "groups", "group_id", "case_id", "bag_group"),
     "split": ("split",),
     "class names": ("class_names", "label_names", "classes"),
     "instance labels": ("instance_labels", "instance_label"),
@@ -86,6 +86,7 @@ class _Layout:
     notes: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     bases: dict[str, dict[int | None, str]] = field(default_factory=dict)
+    folder: str = ""  # of the images: companions in the same folder are meant before others
 
     def __post_init__(self):
         for key in self.archive.arrays:
@@ -100,9 +101,16 @@ class _Layout:
         if asked is not None:
             return self._asked(asked, role)
         for name in ROLES[role]:
-            for base in (name, *(b for b in self.bases if b.endswith("/" + name))):
-                if base in self.bases:
-                    return self._take(self.bases[base])
+            if name in self.bases:
+                return self._take(self.bases[name])
+            inside = [b for b in self.bases if b.endswith("/" + name)]
+            inside = [b for b in inside if b == f"{self.folder}/{name}"] or inside
+            if len(inside) > 1:
+                names = ", ".join(inside[:3])
+                first = self.command(images=inside[0] if role == "images" else None)
+                raise self.error(f"{len(inside)} arrays '{name}' ({names}, …). Stack them, or say which: {first}")
+            if inside:
+                return self._take(self.bases[inside[0]])
         return None
 
     def longer(self, role: str, fits: Callable[[tuple[int, ...]], bool]) -> dict[int | None, str] | None:
@@ -140,7 +148,7 @@ class _Layout:
 
     def found(self) -> str:
         """The arrays as one line: `'img' (1600,64,64,3) uint8, 'grade' (1600,) int64`."""
-        arrays = list(self.archive.arrays.items())
+        arrays = sorted(self.archive.arrays.items(), key=lambda item: -len(item[1].shape))  # images first
         lines = [f"'{k}' {describe(a.shape, a.dtype)}" for k, a in arrays[:12]]
         return (", ".join(lines) or "nothing") + (f" and {len(arrays) - 12} more" if len(arrays) > 12 else "")
 
@@ -180,6 +188,7 @@ def interpret(archive: Archive, wanted: Wanted) -> Dataset:
     at = layout.find("images", wanted.images) or layout.longer("images", lambda s: len(s) >= 3)
     if at is None:
         raise layout.error(f"has no image array. Found: {layout.found()}. Try: {layout.command()}")
+    layout.folder = _part_of(next(iter(at.values())))[1].rpartition("/")[0]
     images = _open_images(layout, at)
     card = _card(layout)
     facts = _targets(layout, at, images, card)
@@ -202,14 +211,15 @@ def _refuse_known(layout: _Layout) -> None:
         raise layout.error("holds one slide's patches (CLAM, TRIDENT), one bag. Join the slides into one file with "
                            "'features', 'bag_ids' and 'bag_labels'")  # fmt: skip
     if len(keys) > 50 and all(a.shape in ((), (1,)) or a.dtype.kind in "OSV" for a in layout.archive.arrays.values()):
-        raise layout.error(f"holds {len(keys)} encoded files, one a key (ISIC 2024), and no labels. Decode them into "
+        raise layout.error("holds encoded image files, one a key (ISIC 2024), and no labels. Decode them into "
                            "one array 'images' with 'labels' beside it")  # fmt: skip
 
 
 def _open_images(layout: _Layout, at: dict[int | None, str]) -> Images:
     arrays, keys = [layout.archive.arrays[k] for k in at.values()], tuple(at.values())
     masks = layout.find("masks") or layout.find("labels", layout.wanted.labels)
-    if arrays[0].ndim == 2 and masks and layout.archive.arrays[next(iter(masks.values()))].shape == arrays[0].shape:
+    mask = layout.archive.arrays[next(iter(masks.values()))] if masks else None
+    if mask is not None and len(mask.shape) == 2 and mask.shape == arrays[0].shape and mask.shape[1] > 1:
         raise layout.error(f"holds one image and its mask ({describe(arrays[0].shape, arrays[0].dtype)}). Stack the "
                            "images of all such files into one file with 'images' and 'masks'")  # fmt: skip
     axes = find_axes([a.shape for a in arrays], arrays[0].dtype, f"{layout.archive.path.name}: {', '.join(keys)}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +15,11 @@ from metamed.encodings import PARTS, Axes
 from metamed.errors import NotApplicable, ReadError, UnknownName
 from metamed.inspection import inspect
 from metamed.layouts import Archive, Wanted, interpret
+from metamed.lazy import LazyImages, finite
 
 __all__ = ["READERS", "Reader", "inspect", "read", "reader"]
 
-KEPT_BYTES = 256 << 20  # smaller images stay in memory: hashing, meta-features and training each pass over them
-_BLOCK_BYTES = 64 << 20  # larger ones are decoded in blocks of about this size
+_MOST_KEYS = 5000  # arrays looked at in a file
 
 
 @dataclass(frozen=True)
@@ -118,65 +116,6 @@ def _checked(dataset: Dataset, path: Path) -> Dataset:
     return dataset
 
 
-class LazyImages:
-    """Images of which only `_read(start, stop)` is known: passes in blocks, small ones kept after the first pass."""
-
-    sizes: np.ndarray | None = None
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype):
-        self.shape, self.dtype = shape, np.dtype(dtype)
-        self._kept: np.ndarray | None = None
-
-    def _read(self, start: int, stop: int) -> np.ndarray:
-        raise NotImplementedError
-
-    def _block(self) -> int:
-        """Images to decode together."""
-        return max(1, _BLOCK_BYTES // self._item_bytes)
-
-    @property
-    def _item_bytes(self) -> int:
-        return max(1, int(np.prod(self.shape[1:])) * self.dtype.itemsize)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for _, block in self.chunks():
-            yield from block
-
-    def __getitem__(self, index: int | slice) -> np.ndarray:
-        if self._kept is not None:
-            return self._kept[index]
-        rows = range(len(self))[index]  # raises IndexError as a list would
-        if isinstance(rows, int):
-            return self._read(rows, rows + 1)[0]
-        if not len(rows):
-            return np.empty((0, *self.shape[1:]), self.dtype)
-        low, high = min(rows[0], rows[-1]), max(rows[0], rows[-1])
-        return self._read(low, high + 1)[np.array(rows) - low]
-
-    def chunks(self, size: int = 256) -> Iterator[tuple[slice, np.ndarray]]:
-        """All images in order, at most `size` at a time; a block is decoded once even if it holds more."""
-        if self._kept is not None:
-            yield from ArrayImages(self._kept).chunks(size)
-            return
-        n, step = len(self), self._block()
-        keep = np.empty(self.shape, self.dtype) if n * self._item_bytes <= KEPT_BYTES else None
-        for start in range(0, n, step):
-            block = self._read(start, min(start + step, n))
-            if keep is not None:
-                keep[start : start + len(block)] = block
-                if start + step >= n:
-                    self._kept = keep  # before the last images leave: whoever has them may not come back
-            for low in range(0, len(block), size):
-                part = block[low : low + size]
-                yield slice(start + low, start + low + len(part)), part
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_kept": None}  # another process reads for itself
-
-
 class H5Images(LazyImages):
     """Images (or masks) in arrays of an HDF5 file, several one after the other if it is divided into parts.
 
@@ -200,14 +139,7 @@ class H5Images(LazyImages):
                 if low < high:
                     parts.append(self.axes.arrange(file[key][low:high], self.values))
                 offset += n
-        return _finite(parts[0] if len(parts) == 1 else np.concatenate(parts), start, self.path.name)
-
-
-def _finite(block: np.ndarray, start: int, where: str) -> np.ndarray:
-    if block.dtype.kind == "f" and not np.isfinite(block).all():
-        bad = start + int(np.argmin(np.isfinite(block).reshape(len(block), -1).all(axis=1)))
-        raise ReadError(f"{where}: image {bad} holds NaN or infinite values. Remove it, or fill them in")
-    return block
+        return finite(parts[0] if len(parts) == 1 else np.concatenate(parts), start, self.path.name)
 
 
 @contextmanager
@@ -236,11 +168,17 @@ def hdf5(path: Path, wanted: Wanted) -> Dataset:
 
     with _opened(path) as file:
         arrays: dict[str, h5py.Dataset] = {}
-        file.visititems(lambda key, item: arrays.update({key: item}) if isinstance(item, h5py.Dataset) else None)
+
+        def note(key: str, item) -> bool | None:
+            if isinstance(item, h5py.Dataset):
+                arrays[key] = item
+            return True if len(arrays) == _MOST_KEYS else None  # one key an image: seen enough to say so
+
+        file.visititems(note)
 
         def open_images(keys: tuple[str, ...], axes: Axes, values: np.ndarray | None) -> H5Images:
             rows = tuple((arrays[k].shape[0], (arrays[k].chunks or (1,))[0]) for k in keys)
-            return H5Images(path, keys, axes, rows, values)
+            return H5Images(path.absolute(), keys, axes, rows, values)
 
         attributes = dict(file.attrs)
         for item in arrays.values():  # `spacing` often stands on the images
@@ -250,6 +188,9 @@ def hdf5(path: Path, wanted: Wanted) -> Dataset:
 
 @contextmanager
 def _unzipped(path: Path):
+    import zipfile
+    import zlib
+
     try:
         with zipfile.ZipFile(path) as file:
             yield file
@@ -283,7 +224,7 @@ def npz(path: Path, wanted: Wanted) -> Dataset:
 
     def open_images(keys: tuple[str, ...], axes: Axes, values: np.ndarray | None) -> ArrayImages:
         blocks = [axes.arrange(arrays[k][()], values) for k in keys]
-        return ArrayImages(_finite(blocks[0] if len(blocks) == 1 else np.concatenate(blocks), 0, path.name))
+        return ArrayImages(finite(blocks[0] if len(blocks) == 1 else np.concatenate(blocks), 0, path.name))
 
     return interpret(Archive(path, arrays, {}, open_images), wanted)
 
@@ -296,7 +237,8 @@ class FileImages(LazyImages):
         self.paths, self.sizes = paths, sizes
 
     def _read(self, start: int, stop: int) -> np.ndarray:
-        return np.stack([self._decode(path) for path in self.paths[start:stop]])
+        block = np.stack([self._decode(path) for path in self.paths[start:stop]])
+        return finite(block, start, str(self.paths[start].parent))
 
     def _decode(self, path: Path) -> np.ndarray:
         from PIL import Image
@@ -344,6 +286,7 @@ def images(path: Path, wanted: Wanted) -> Dataset:
     """Folder of images, one folder a class: class/*.png, or train/class/*.png, val/…, test/…."""
     if wanted.any_key:
         raise ReadError(f"{path}: a folder of images has no keys. Leave out --images, --labels and --group")
+    path = path.absolute()
     files = [p for p in _files(path) if p.suffix.lower() in READERS["images"].suffixes]
     if len(files) < 2:
         raise ReadError(f"{path}: holds {len(files)} image; at least 2 are needed")
@@ -354,7 +297,7 @@ def images(path: Path, wanted: Wanted) -> Dataset:
         places = [place[1:] for place in places]
     target, classes, notes = _classes_of(path, places)
     stack, more = _open_files(files)
-    return Dataset(path.resolve().name, stack, target, split, card=Card(classes=classes), assumptions=(*notes, *more))
+    return Dataset(path.name, stack, target, split, card=Card(classes=classes), assumptions=(*notes, *more))
 
 
 def _classes_of(path: Path, places: list[tuple[str, ...]]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
@@ -380,13 +323,19 @@ def _open_files(files: list[Path]) -> tuple[FileImages, list[str]]:
     height, width = (int(v) for v in np.median(sizes, axis=0).round())
     deep = {m for m in modes if m.startswith("I") or m == "F"}
     grey = set(modes) <= {"1", "L", "LA", "La"} | deep
+    if deep and not grey:
+        raise ReadError(f"{files[0].parent}: 16-bit grey and colour images mixed ({_modes(modes)}). Convert them alike")
     dtype = np.uint8 if not grey or not deep else np.float32 if modes.keys() & {"F", "I"} else np.uint16
     notes = []
     if len(np.unique(sizes, axis=0)) > 1:
         low, high = sizes.min(axis=0), sizes.max(axis=0)
         notes.append(f"images of {low[0]}x{low[1]} to {high[0]}x{high[1]} resized to the median {height}x{width}")
     if len(modes) > 1 or modes.keys() - {"L", "RGB", "I;16"}:
-        mix = ", ".join(f"{n} {m}" for m, n in modes.most_common())
-        notes.append(f"{mix} images read as {'grey' if grey else 'RGB'} {np.dtype(dtype)}, transparency dropped")
+        colours = "grey" if grey else "RGB"
+        notes.append(f"{_modes(modes)} images read as {colours} {np.dtype(dtype)}, transparency dropped")
     native = sizes if len(np.unique(sizes, axis=0)) > 1 else None
     return FileImages(files, (len(files), 1 if grey else 3, height, width), np.dtype(dtype), native), notes
+
+
+def _modes(modes: Counter) -> str:
+    return ", ".join(f"{n} {mode}" for mode, n in modes.most_common())
