@@ -50,8 +50,8 @@ def page() -> str:
         kinds = {f.kinds for f in members}
         only = f" Only for {', '.join(kinds.pop())} datasets." if len(kinds) == 1 and len(members[0].kinds) < 4 else ""
         parts.append(f"## {group}\n\n{len(members)} meta-features.{only}\n\n{rows(members)}\n")
-    parts.append(f"## Pairs of a source and a target\n\n`metamed.extract_pair(source, target)` needs the stored vectors "
-                 f"alone.\n\n{rows(PAIR_METAFEATURES.values())}\n")  # fmt: skip
+    about = "`metamed.extract_pair(source, target)` needs the stored vectors alone."
+    parts.append(f"## Pairs of a source and a target\n\n{about}\n\n{rows(PAIR_METAFEATURES.values())}\n")
     return "\n".join(parts)
 
 

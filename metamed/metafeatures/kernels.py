@@ -230,7 +230,7 @@ def _autocorrelation(centred: np.ndarray, variance: np.ndarray) -> dict[str, np.
 @lru_cache(maxsize=16)
 def _rings(height: int, width: int) -> tuple[np.ndarray, ...]:
     """A Hann window, the frequencies sorted by ring, where rings start, their sizes and their log frequencies."""
-    window = np.outer(np.hanning(height + 1)[:-1], np.hanning(width + 1)[:-1]).astype(np.float32)
+    window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1]).astype(np.float32)
     fx = np.fft.rfftfreq(width)
     radius = np.hypot(np.fft.fftfreq(height)[:, None], fx[None]) * min(height, width)
     ring = np.rint(radius).astype(int).ravel()
@@ -244,14 +244,15 @@ def _rings(height: int, width: int) -> tuple[np.ndarray, ...]:
 
 
 def _spectrum(centred: np.ndarray) -> dict[str, np.ndarray]:
-    """Slope of log ring power over log frequency, and the share of power above half the Nyquist frequency."""
+    """Slope of log ring power over log frequency, rings weighing by their size (the inner ones are few coefficients
+    and lose to the removal of the mean), and the share of power above half the Nyquist frequency."""
     window, order, starts, weight, size, log_frequency = _rings(*centred.shape[1:])
     centred = centred - (_mean(centred * window) / window.mean())[:, None, None]
     spectrum = np.fft.rfft2(centred * window).reshape(len(centred), -1)[:, order]
     total = np.add.reduceat((spectrum.real**2 + spectrum.imag**2) * weight, starts, axis=1).astype(np.float64)
-    x = log_frequency - log_frequency.mean()
+    x = log_frequency - np.average(log_frequency, weights=size)
     high = np.exp(log_frequency) > min(window.shape) / 4
     return {
-        "spectrum_slope": np.log(total / size + 1e-12) @ x / (x @ x),
+        "spectrum_slope": np.log(total / size + 1e-12) @ (size * x) / (size @ x**2),
         "spectrum_high": ratio(total[:, high].sum(axis=1), total.sum(axis=1)),
     }

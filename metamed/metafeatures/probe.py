@@ -130,8 +130,11 @@ class Probe:
     @cached_property
     def _rows_order(self) -> np.ndarray:
         """At most ROWS samples, in an order that depends on content and seed alone."""
-        labels = self._all_labels[self._owners[0]]
-        order = np.lexsort((labels, _key(self._unordered_rows)))
+        samples, groups = self._owners[0], self.dataset.groups
+        ties = [self._all_labels[samples]]
+        if groups is not None:
+            ties.insert(0, np.unique(groups, return_inverse=True)[1][samples])
+        order = np.lexsort((*ties, _key(self._unordered_rows)))
         order = order[np.random.default_rng(self.seed).permutation(len(order))]  # no neighbours by content
         return order[spread(len(order), ROWS)]
 
@@ -196,8 +199,11 @@ class Probe:
 
     @cached_property
     def distances(self) -> np.ndarray:
-        """Squared distances between rows, float32 (m, m), infinite on the diagonal; needs two rows."""
-        rows = self.rows
+        """Squared distances between rows (m, m), infinite on the diagonal; needs two rows.
+
+        In float32 where rows are whole numbers, which is exact, else in float64: near neighbours are small differences.
+        """
+        rows = self.rows if self.has_images and self.dataset.bags is None else self.rows.astype(np.float64)
         if len(rows) < 2:
             raise NotApplicable(f"{self.dataset.name} has fewer than two samples")
         length = np.einsum("md,md->m", rows, rows)

@@ -129,7 +129,7 @@ def orientation_coherence(probe: Probe) -> np.ndarray:
 
 @metafeature("texture")
 def spectrum_slope(probe: Probe) -> np.ndarray:
-    """Slope of log ring power over log frequency (Hann window): 0 for white noise, -2 for 1/f amplitude.
+    """Slope of log power over log frequency by rings (Hann window): 0 for white noise, -2 for 1/f amplitude.
 
     unit: exponent; range: -inf to inf; cost: pixels; needs: images; source: van der Schaaf & van Hateren 1996.
     """
