@@ -226,11 +226,24 @@ def _fact_files(folder: Path | None) -> dict[str, Path]:
 
 def _tables(common: Common, path: Path | None, kind: str | None, extra: dict) -> list:
     """The tables of a file, or of the evidence of a kind (all kinds without one)."""
+    from metamed.dataset import KINDS
+    from metamed.examples import tables_of
+    from metamed.measures import PRIMARY
     from metamed.tables import read_tables
 
     if path is not None:
         return read_tables(path, **extra)
-    raise MetamedError("PENDING")
+    evidence, found = common.evidence(), []
+    for one in [kind] if kind else KINDS:
+        if one not in PRIMARY:
+            raise UnknownName("kind", one, PRIMARY)
+        try:
+            found += tables_of(evidence, one, PRIMARY[one])
+        except NotApplicable as error:
+            common.say(f"left out: {error}")
+    if not found:
+        raise NotApplicable("there is no evidence to examine: no two setups were compared on two datasets")
+    return found
 
 
 def _examined(tables: list, training: list, common: Common) -> list:

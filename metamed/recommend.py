@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from metamed import caution
+from metamed import __version__, caution
 from metamed.costs import Costs, parse_minutes, side_of
 from metamed.dataset import Dataset, Kind
-from metamed.errors import EmptyStore, MetamedError, NotApplicable, UnknownName
+from metamed.errors import EmptyStore, NotApplicable, ReadError, UnknownName
 from metamed.evidence import DatasetFacts
-from metamed.measures import PRIMARY, get_measure
+from metamed.measures import PRIMARY
 from metamed.metafeatures import extract
-from metamed.metalearner import MetaLearner
-from metamed.records import Candidate, Recommendation, Setup
+from metamed.metalearner import SHIPPED, MetaLearner
+from metamed.records import Candidate, Recommendation, Setup, content_id
 from metamed.store import Store
+from metamed.wishes import Wishes, licences
 
 Z90 = 1.645  # normal quantile of a 90 % interval
 SAME = 0.5  # share of known images from which on a dataset is taken for the known one, runs and all
-OPEN = re.compile(r"apache|\bmit\b|bsd|cc0|cc[ -]by|public domain|mozilla|\bmpl|gpl", re.I)
-CLOSED = re.compile(r"\bnc\b|-nc|non-?commercial|research|academic|no formal|unknown", re.I)
 
 
 def recommend(
@@ -59,7 +60,7 @@ def recommend(
         store, known = forget(store, family), []
     evidence = Evidence.of(store, data.kind)
     vector = extract(data, max_samples=max_samples, seed=seed)
-    learner, facts = MetaLearner.load(data.kind, store, seed=seed), DatasetFacts.of(data)
+    learner, facts = learner_of(data.kind, store, evidence.rows, seed), DatasetFacts.of(data)
     asked = facts.words | vector | facts.numbers
     candidates = learner.predict(asked, evidence.setups, store)
     candidates, own = with_own_runs(candidates, evidence, known)
@@ -72,9 +73,9 @@ def recommend(
         data.name, data.kind, PRIMARY[data.kind], ranking, source_weights(candidates), vector, learner.basis,
         caution.facts_line(data, data.kind), (*data.assumptions, *notes, *_cost_notes(ranking, device)),
         (*_distance_warnings(near), *caution.warnings_of(data)),
-        {"seed": seed, "digest": data.digest, "procedure": procedure + _limited(evidence.size), "n_train": n_train,
+        {"seed": seed, "digest": data.digest, "procedure": evidence.protocol(procedure), "n_train": n_train,
          "why": _why(ranking, near, evidence, known, own), "nearest": near.nearest, "distance_limit": near.limit,
-         "known": known, "licences": _licences(ranking, store),
+         "known": known, "licences": licences(ranking, store),
          **({"moved": learner.explain(asked, [c.setup for c in ranking], store)} if explain else {})},
     )  # fmt: skip
 
@@ -103,7 +104,30 @@ def as_kind(dataset: Dataset, kind: Kind | None) -> Dataset:
     return view
 
 
-# ---- evidence
+# ---- learner and evidence
+
+
+def learner_of(kind: Kind, store: Store, rows: list[dict], seed: int = 0) -> MetaLearner:
+    """The fitted learner of this evidence: the one that ships, one kept from an earlier call, or one fitted and kept.
+
+    Kept in $METAMED_CACHE_DIR, else the user's cache folder. The learner itself checks that it fits the evidence.
+    """
+    known = [(row["evidence"], str(row["score"]), row["dataset"], row["family"]) for row in rows]
+    path = _cache() / f"{kind}-{content_id('learner', __version__, seed, known)}.json"
+    if path.exists():
+        with suppress(ReadError):
+            return MetaLearner.read(path)
+    learner, shipped = MetaLearner.load(kind, store, seed=seed), SHIPPED / f"{kind}.json"
+    if not shipped.exists() or MetaLearner.read(shipped).evidence != learner.evidence:
+        with suppress(OSError):  # a folder that cannot be written costs time at the next call, nothing else
+            learner.save(path)
+    return learner
+
+
+def _cache() -> Path:
+    from platformdirs import user_cache_path
+
+    return Path(os.environ.get("METAMED_CACHE_DIR") or user_cache_path("metamed")) / "learner"
 
 
 @dataclass(frozen=True)
@@ -141,10 +165,12 @@ class Evidence:
                 found[row["setup"]].append(row)
         return dict(found)
 
-    @property
-    def size(self) -> float:
-        """The most labelled samples that a run was allowed; infinite where there was no limit, or there are no runs."""
-        return max((_size(r["protocol"]) for r in self.rows if r["study"] == "metamed"), default=math.inf)
+    def protocol(self, procedure: str) -> str:
+        """What predicted scores stand for: our procedure, with the most samples that runs got, or the papers'."""
+        sizes = [_size(r["protocol"]) for r in self.rows if r["study"] == "metamed"]
+        if not sizes:
+            return "the papers' own protocols: nothing was run here yet"
+        return procedure + (f" with at most {max(sizes):.0f} labelled samples" if math.isfinite(max(sizes)) else "")
 
     def seed_sd(self) -> float:
         """Standard deviation of a score between seeds, pooled over all that was repeated; NaN without repeats."""
@@ -156,18 +182,18 @@ class Evidence:
         freedom = sum(len(s) - 1 for s in repeated)
         return math.sqrt(sum(((s - s.mean()) ** 2).sum() for s in repeated) / freedom) if freedom else math.nan
 
-    def places(self, setup: Setup) -> tuple[float, int]:
-        """(mean rank, number of datasets) of a setup over the tables that it occurs in; rank 1 is best."""
+    def places(self, setup: Setup) -> tuple[float, float, int]:
+        """(mean rank, mean number of setups ranked, number of rankings) over all that a setup was compared in."""
         tables = defaultdict(lambda: defaultdict(list))
         for row in self.rows:
             tables[row["study"], row["protocol"], row["dataset"], row["target"]][row["setup"]].append(row["score"])
-        sign = 1 if get_measure(self.rows[0]["measure"]).higher else -1
-        ranks = []
+        ranks, sizes = [], []
         for scores in tables.values():
-            if setup.id in scores:
-                means = {k: sign * float(np.mean(v)) for k, v in scores.items()}
+            if setup.id in scores and len(scores) > 1:
+                means = {k: float(np.mean(v)) for k, v in scores.items()}
                 ranks.append(1 + sum(m > means[setup.id] for m in means.values()))
-        return (float(np.mean(ranks)) if ranks else math.nan), len(ranks)
+                sizes.append(len(means))
+        return (float(np.mean(ranks)), float(np.mean(sizes)), len(ranks)) if ranks else (math.nan, math.nan, 0)
 
 
 def _size(protocol: str) -> float:
@@ -222,61 +248,7 @@ def _within(c: Candidate) -> Candidate:
     return replace(c, score=score, low=low, high=high)
 
 
-# ---- wishes
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What the user can afford and may use. budget: minutes."""
-
-    budget: float | None
-    device: str | None
-    licence: str | None
-
-    def __post_init__(self):
-        if self.device not in (None, "cpu", "cuda"):
-            raise MetamedError(f"device '{self.device}': expected cpu or cuda")
-        if self.licence not in (None, "commercial"):
-            raise MetamedError(f"licence '{self.licence}': the only wish known is 'commercial'")
-
-    def keep(self, candidates: list[Candidate], store: Store) -> tuple[list[Candidate], list[str]]:
-        """The candidates that fit, and a note on what was left out. Raises NotApplicable if none does."""
-        rest, notes = candidates, []
-        if self.licence:
-            fitting = [c for c in rest if all(map(commercial, _licences([c], store).values()))]
-            notes += _note(rest, fitting, "start from weights that are not clearly free for commercial use")
-            rest = fitting
-        if self.budget is not None:
-            fitting = [c for c in rest if self._minutes(c) <= self.budget]
-            notes += _note(rest, fitting, f"are known to need more than {self.budget:g} minutes, or have no known cost")
-            if rest and not fitting:
-                least = min(map(self._minutes, rest))
-                known = f"the cheapest known needs {least:.2g}" if math.isfinite(least) else "no cost is known"
-                raise NotApplicable(f"no setup fits a budget of {self.budget:g} minutes: {known}")
-            rest = fitting
-        if not rest:
-            raise NotApplicable("no setup is left: " + "; ".join(notes or ["the evidence names none"]))
-        return rest, notes
-
-    def _minutes(self, c: Candidate) -> float:
-        """Minutes on the wished device; without a wish on the fastest one known; infinite if unknown."""
-        costs = c.cost.values() if self.device is None else [c.cost.get(self.device, math.inf)]
-        return min(costs, default=math.inf)
-
-
-def _note(before: list, after: list, why: str) -> list[str]:
-    left_out = len(before) - len(after)
-    return [f"{left_out} of {len(before)} setups were left out: they {why}"] if left_out else []
-
-
-def commercial(licence: str) -> bool:
-    """Does a licence text clearly allow commercial use? Silence and research-only terms do not."""
-    return bool(OPEN.search(licence)) and not CLOSED.search(licence)
-
-
-def _licences(candidates: Iterable[Candidate], store: Store) -> dict[str, str]:
-    known = {s.name: s.licence for s in store.records("source")}
-    return {name: known.get(name, "") or "unknown" for c in candidates for name in c.setup.sources}
+# ---- order, sources, words
 
 
 def _allowed(candidates: list[Candidate], store: Store, family: set[str]) -> list[Candidate]:
@@ -284,9 +256,6 @@ def _allowed(candidates: list[Candidate], store: Store, family: set[str]) -> lis
     sisters = {f.name for f in store.records("dataset") if f.family in family} | family
     learned = {s.name for s in store.records("source") if sisters & {s.name, *s.corpus}} | sisters
     return [c for c in candidates if not learned & set(c.setup.sources)]
-
-
-# ---- order, sources, words
 
 
 def _order(c: Candidate) -> tuple:
@@ -315,13 +284,10 @@ def _why(ranking, near: caution.Experience, evidence: Evidence, known: list, own
     if near.nearest:
         lines.append("nearest known datasets: " + ", ".join(f"{n} (distance {d:.2f})" for n, d in near.nearest))
     if ranking:
-        rank, n = evidence.places(ranking[0].setup)
-        lines.append(f"{ranking[0].setup.method}, the first one, has mean rank {rank:.1f} on {n} tables of evidence")
+        rank, of, n = evidence.places(ranking[0].setup)
+        if n:
+            lines.append(f"the first one came {rank:.1f}th of {of:.0f} on average over {n} comparisons in the evidence")
     return lines
-
-
-def _limited(size: float) -> str:
-    return f" with at most {size:.0f} labelled samples" if math.isfinite(size) else ""
 
 
 def _distance_warnings(near: caution.Experience) -> list[str]:

@@ -79,7 +79,7 @@ def _rows(r: Recommendation) -> list[list[str]]:
             "–" if math.isnan(c.p_best) else f"{c.p_best:.0%}",
             *(_minutes(c.cost.get(device)) for device in DEVICES),
             licence,
-            f"{len(c.evidence)} runs",
+            str(len(c.evidence)),
         ])  # fmt: skip
     return rows
 
@@ -93,6 +93,15 @@ def _protocol(r: Recommendation) -> str:
     return f"Predicted {r.measure}" + (f" under {procedure}" if procedure else "") + "; 90 % intervals."
 
 
+def _notes(r: Recommendation) -> dict[str, list[int]]:
+    """Note -> ranks of the candidates that carry it."""
+    found: dict[str, list[int]] = {}
+    for i, c in enumerate(r.ranking, start=1):
+        if c.note:
+            found.setdefault(c.note, []).append(i)
+    return found
+
+
 def _sources(r: Recommendation) -> str:
     return ", ".join(f"{name} ({weight:.0%})" for name, weight in r.sources)
 
@@ -104,9 +113,7 @@ def _text(r: Recommendation, given: str) -> str:
     parts = [f"{r.dataset}: {r.facts}" if r.facts else r.dataset, _protocol(r), "", _table(r)]
     if any(tied(r.ranking)):
         parts.append("= tied with the row above: the evidence does not tell them apart")
-    for c in r.ranking:
-        if c.note:
-            parts.append(f"{c.setup.method}: {c.note}")
+    parts += [f"{', '.join(f'#{i}' for i in places)}: {note}" for note, places in _notes(r).items()]
     if r.sources:
         parts += ["", f"Sources, with their weight in an ensemble: {_sources(r)}"]
     for title, lines in (("Why", r.explanation.get("why", ())), ("What could be wrong", r.warnings)):

@@ -36,6 +36,7 @@ def retina(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def _own_store(tmp_path, monkeypatch):
     monkeypatch.setenv("METAMED_STORE", str(tmp_path / "own.db"))
+    monkeypatch.setenv("METAMED_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("METAMED_DEBUG", raising=False)
 
 
@@ -176,6 +177,12 @@ def test_an_exam_of_a_table_prints_every_baseline(capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["exams"][0]["datasets"] == 6
 
 
+def test_an_exam_of_the_evidence_that_ships(capsys):
+    assert call(["exam", "--kind", "mil"]) in (0, 4)
+    assert call(["exam", "--kind", "miles"]) == 2
+    assert "did you mean mil" in capsys.readouterr().err
+
+
 def test_doctor_never_prints_a_key(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -226,7 +233,8 @@ def test_completion_imports_nothing_heavy():
         "main()\n"
     )
     asked = {"_METAMED_COMPLETE": "complete_bash", "COMP_WORDS": "metamed run --method sma", "COMP_CWORD": "3"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=os.environ | asked)
+    environment = os.environ | asked
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
     assert "small_cnn" in done.stdout and done.stderr == ""
 
 

@@ -1,4 +1,4 @@
-"""A module imports only from floors below its own, and heavy guests stay in their rooms: read from the imports."""
+"""A module imports only from floors below its own; heavy guests stay in their rooms: read from the imports."""
 
 import ast
 import sys
@@ -15,14 +15,15 @@ FLOORS = """
 0  assessments
 0  dataset
 0  records
-1  encodings inspection methods measures evidence
+1  methods measures evidence encodings inspection lazy
 1  layouts tasks limits
 1  readers
 2  artifacts database published report trust training tables
-2  store correctors metafeatures flows
+2  store correctors metafeatures flows examples trees
+2  sources
 3  experiments exams
 3  metalearner
-4  costs caution inventory exchange asking
+4  costs caution wishes inventory exchange asking
 4  recommend
 5  options
 5  cli
@@ -38,20 +39,20 @@ GUESTS = {
     "pydicom": {"readers"},
     "nibabel": {"readers"},
     "tifffile": {"readers"},
-    "torch": {"training", "flows", "experiments"},
-    "torchvision": {"flows", "experiments"},
+    "torch": {"training", "flows", "sources", "experiments"},
+    "torchvision": {"flows", "sources"},
     "timm": {"flows"},
     "safetensors": {"training"},
-    "sklearn": {"metafeatures", "flows", "exams", "metalearner"},
+    "sklearn": {"flows", "exams"},
     "scipy": {"exams"},
     "skimage": {"flows"},
-    "xgboost": {"metalearner"},
+    "xgboost": {"trees"},
     "pandas": {"store", "tables"},
     "openml": {"exchange"},
     "optuna": {"experiments"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
-    "platformdirs": {"store", "database"},
+    "platformdirs": {"store", "recommend"},
     "typer": {"cli", "options"},
     "sqlite3": {"store", "database"},
     "numpy": set(ROW_OF),

@@ -15,10 +15,11 @@ from metamed import caution
 from metamed.costs import Costs, parse_minutes, side_of
 from metamed.dataset import ArrayImages, Card, Dataset
 from metamed.errors import EmptyStore, MetamedError, NotApplicable, UnknownName
-from metamed.recommend import Wishes, as_kind, commercial, forget, recommend, source_weights
+from metamed.recommend import as_kind, forget, recommend, source_weights
 from metamed.records import Candidate, Run, Setup, Source
 from metamed.store import Store
 from metamed.tasks import make_task
+from metamed.wishes import Wishes, commercial
 
 CNN, WIDE = Setup("small_cnn", {"image_size": 16}), Setup("small_cnn", {"image_size": 16, "width": 64})
 TUNED = Setup("mobilenet", {"image_size": 16}, "finetune", ("open.net",))
@@ -56,6 +57,11 @@ def evidence(n_datasets: int = 6, seeds: int = 2, device: str = "cpu") -> tuple[
                 hashes = tuple(store.source(name).sha256 for name in setup.sources)
                 store.add(Run(task.id, setup.id, seed, (1,), {"auc": (score,)}, 6.0, {"device": device}, hashes))
     return store, datasets
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAMED_CACHE_DIR", str(tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +221,18 @@ def test_the_best_setups_elsewhere_come_first_and_only_what_was_run_is_named(kno
 
 def test_the_same_question_has_the_same_answer(known):
     assert repr(recommend(pictures(100, 99), known[0])) == repr(recommend(pictures(100, 99), known[0]))
+
+
+def test_a_fitted_learner_is_kept_for_the_same_evidence_and_for_no_other(known, tmp_path):
+    first = recommend(pictures(100, 99), known[0])
+    (kept,) = tmp_path.rglob("*.json")
+    before = kept.stat().st_mtime_ns
+    assert repr(recommend(pictures(100, 99), known[0])) == repr(first) and kept.stat().st_mtime_ns == before
+    other, _ = evidence(5)
+    recommend(pictures(100, 99), other)
+    assert len(list(tmp_path.rglob("*.json"))) == 2
+    kept.write_text("{}")
+    assert repr(recommend(pictures(100, 99), known[0])) == repr(first)
 
 
 def test_top_cuts_the_list(known):
