@@ -11,7 +11,7 @@ from metamed.dataset import UNLABELLED, Dataset, spread, take
 from metamed.errors import NotApplicable
 from metamed.metafeatures.kernels import HALF, image_statistics
 
-PIXELS = 2**18  # a block of images this large stays in the processor's cache
+PIXELS = 2**17  # a block of images this large stays in the processor's cache
 READ = 2**25  # values asked of the reader at once
 ROWS = 2000  # rows in a distance matrix
 COLUMNS = 256  # columns of a row: as many as a thumbnail has cells

@@ -1,0 +1,370 @@
+"""What meta-features have to be: known answers, the field's libraries, honest landmarkers, properties."""
+
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_metafeatures import CANONICAL, noise, of, vector
+
+from metamed.metafeatures import METAFEATURES, extract, kernels
+from metamed.metafeatures import landmarking as marks
+from metamed.metafeatures.probe import Probe
+
+# -- known answers -----------------------------------------------------------------------------------------------------
+
+
+def statistics(images: np.ndarray) -> dict[str, np.ndarray]:
+    return kernels.image_statistics(images[:, None], 0.0, 255.0)
+
+
+def test_white_noise():
+    rng = np.random.default_rng(0)
+    images = np.clip(rng.normal(128, 20, (20, 1, 128, 128)), 0, 255).round().astype(np.uint8)
+    values = extract(of(images))
+    assert values["noise_sigma.mean"] == pytest.approx(20 / 255, rel=0.02)
+    assert values["spectrum_slope.mean"] == pytest.approx(0, abs=0.05)
+    assert values["moran.mean"] == pytest.approx(0, abs=0.01)
+    assert values["kurtosis.mean"] == pytest.approx(0, abs=0.05)
+    assert values["orientation_coherence.mean"] == pytest.approx(0, abs=0.03)
+    assert values["blockiness.mean"] == pytest.approx(1, abs=0.02)
+    assert values["contrast.mean"] == pytest.approx(20 / 255, rel=0.01)
+    assert values["sample_correlation"] == pytest.approx(0, abs=0.02)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 1.5])
+def test_the_slope_of_coloured_noise(exponent):
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(128)[:, None], np.fft.rfftfreq(128))
+    frequency[0, 0] = 1
+    spectrum = np.exp(2j * np.pi * rng.random((30, *frequency.shape))) / frequency**exponent
+    images = np.fft.irfft2(spectrum, s=(128, 128))
+    assert extract(of(images[:, None]))["spectrum_slope.mean"] == pytest.approx(-2 * exponent, abs=0.12)
+
+
+def test_a_checkerboard():
+    board = (np.indices((16, 16)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    values = extract(of(board[None, None].repeat(2, axis=0)))
+    assert values["moran.mean"] == pytest.approx(-1)
+    assert values["entropy.mean"] == pytest.approx(1)
+    assert values["glcm_contrast.mean"] == pytest.approx(31**2 / 2)  # all straight neighbours differ, no diagonal one
+    assert values["laplacian_energy.mean"] == pytest.approx(16)
+    assert values["noise_sigma.mean"] == pytest.approx(np.sqrt(np.pi / 2) / 6 * 8)
+    assert values["clipped.mean"] == 1 and values["otsu_separability.mean"] == pytest.approx(1)
+    assert values["spectrum_high.mean"] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_ramp():
+    ramp = np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))
+    values = extract(of(ramp[None, None]))
+    assert values["gradient_energy.mean"] == pytest.approx((4 / 255) ** 2, rel=1e-5)
+    assert values["laplacian_energy.mean"] == pytest.approx(0, abs=1e-10)
+    assert values["noise_sigma.mean"] == pytest.approx(0, abs=1e-6)
+    assert values["orientation_coherence.mean"] == pytest.approx(1)
+    assert values["skewness.mean"] == pytest.approx(0, abs=1e-5)
+    assert values["median.mean"] == pytest.approx(126 / 255) and values["entropy.mean"] == pytest.approx(6)
+
+
+def test_a_constant_image():
+    values = vector("constant")
+    zero = ("contrast", "entropy", "skewness", "kurtosis", "gradient_energy", "noise_sigma", "spectrum_slope", "moran")
+    assert [values[f"{name}.mean"] for name in zero] == pytest.approx([0] * len(zero), abs=1e-6)
+    one = ("glcm_energy", "glcm_homogeneity", "glcm_correlation", "lbp_energy", "background", "blockiness")
+    assert [values[f"{name}.mean"] for name in one] == pytest.approx([1] * len(one))
+    assert values["brightness.mean"] == pytest.approx(77 / 255)
+
+
+def test_colour():
+    image = np.zeros((1, 3, 8, 8), np.uint8)
+    image[:, 0] = 255
+    values = extract(of(image), "intensity")
+    assert (values["red.mean"], values["blue.mean"], values["saturation.mean"]) == (1, 0, 1)
+    assert values["colourfulness.mean"] == pytest.approx(0.3 * np.hypot(1, 0.5))  # Hasler & Suesstrunk, no spread
+    assert values["brightness.mean"] == pytest.approx(0.299)
+
+
+def test_jpeg_blocks_are_seen():
+    tiles = np.kron(noise(1, 8, 8)[0], np.ones((8, 8))) * 0.5 + noise(1, 64, 64, seed=1)[0] * 0.1
+    assert extract(of(tiles[None, None].astype(np.uint8)))["blockiness.mean"] > 3
+
+
+def test_the_general_facts():
+    values = vector("spacing and sizes")
+    assert [values[name] for name in CANONICAL] == [60, 2, 3, 16, 16, 1, 30]
+    assert (values["spacing"], values["anisotropy"], values["n_groups"]) == (0.75, 10, 60)
+    assert values["size_spread"] > 0 and values["class_entropy"] == 1
+    values = extract(of(noise(10, 1, 6, 8), [0] * 6 + [1] * 2 + [-1] * 2, groups=np.arange(10) // 2))
+    facts = {"n_samples": 8, "imbalance_ratio": 3, "samples_per_class": 4, "smallest_class": 2, "missing_labels": 0.2,
+             "minority_fraction": 0.25, "n_groups": 5, "samples_per_group": 2, "aspect_ratio": 8 / 6,
+             "class_entropy": 0.8112781244591328, "n_features": 48, "dimensionality": 4.8, "bit_depth": 8}  # fmt: skip
+    assert {name: values[name] for name in facts} == pytest.approx(facts)
+
+
+def test_bags_and_masks_have_their_facts():
+    values = vector("bags of images")
+    assert (values["n_samples"], values["images_per_sample"], values["samples_per_class"]) == (10, 6, 5)
+    masks = np.zeros((4, 8, 8), np.uint8)
+    masks[:, :2] = 1
+    values = extract(of(noise(4, 1, 8, 8), masks=masks), "general")
+    assert (values["n_samples"], values["n_classes"], values["imbalance_ratio"]) == (4, 2, 3)
+
+
+def test_near_duplicates_are_counted():
+    images = noise(40, 1, 32, 32)
+    images[10:20] = np.clip(images[:10].astype(int) + 3, 0, 255)
+    assert extract(of(images), "general")["near_duplicate_rate"] == 0.5
+    assert vector("copies")["near_duplicate_rate"] == 1 and vector("black")["near_duplicate_rate"] == 0
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 5])
+def test_intrinsic_dimension(dimension):
+    rng = np.random.default_rng(0)
+    points = rng.random((1500, dimension)) @ np.linalg.qr(rng.normal(size=(20, 20)))[0][:dimension]
+    values = extract(of(points, rng.integers(0, 2, 1500)), "structure")
+    assert values["two_nn"] == pytest.approx(dimension, rel=0.1)
+    assert values["mle_dimension"] == pytest.approx(dimension, rel=0.2)
+    assert values["pca_dimension"] == dimension
+
+
+# -- agreement with the field's libraries ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sample() -> np.ndarray:
+    """Smooth and rough grey images, uint8 (6, 40, 31)."""
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(5)
+    rough = rng.integers(0, 256, (3, 40, 31))
+    smooth = gaussian_filter(rng.normal(size=(3, 40, 31)), (0, 2, 2)) * 400 + 128
+    return np.concatenate([rough, np.clip(smooth, 0, 255)]).astype(np.uint8)
+
+
+def test_moments_and_quantiles_are_those_of_numpy_and_scipy(sample):
+    from scipy import stats
+
+    found, flat = statistics(sample), sample.reshape(6, -1) / 255
+    np.testing.assert_allclose(found["mean"], flat.mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(found["variance"], flat.var(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(found["skewness"], stats.skew(flat, axis=1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["kurtosis"], stats.kurtosis(flat, axis=1), rtol=1e-5, atol=1e-6)
+    expected = np.percentile(flat, np.array(kernels.QUANTILES) * 100, axis=1).T
+    np.testing.assert_allclose(found["quantiles"], expected, rtol=1e-5)
+
+
+def test_entropy_and_otsu_are_those_of_scikit_image(sample):
+    from skimage.filters import threshold_otsu
+    from skimage.measure import shannon_entropy
+
+    values = Probe(of(sample[:, None]))
+    found = np.sort(METAFEATURES["entropy"].function(values))
+    np.testing.assert_allclose(found, np.sort([shannon_entropy(image) for image in sample]), rtol=1e-5)
+    expected = []
+    for image in sample / 255.0:
+        above = image > threshold_otsu((image * 255).astype(int)) / 255
+        share = above.mean()
+        expected.append(share * (1 - share) * (image[above].mean() - image[~above].mean()) ** 2 / image.var())
+    found = np.sort(METAFEATURES["otsu_separability"].function(values))
+    np.testing.assert_allclose(found, np.sort(expected), rtol=1e-4)
+
+
+def test_cooccurrence_is_that_of_scikit_image(sample):
+    from skimage.feature import graycomatrix, graycoprops
+
+    found = statistics(sample)
+    angles = [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4]
+    for k, image in enumerate(sample >> 3):
+        matrix = graycomatrix(image, [1], angles, levels=32, symmetric=True, normed=True)
+        for name in ("contrast", "dissimilarity", "homogeneity", "energy", "correlation"):
+            np.testing.assert_allclose(found[f"glcm_{name}"][k], graycoprops(matrix, name).mean(), rtol=1e-5)
+
+
+def test_local_patterns_are_those_of_scikit_image(sample):
+    from skimage.feature import local_binary_pattern
+
+    for image, found in zip(sample[:3], kernels.local_patterns(sample[:3]), strict=True):
+        np.testing.assert_array_equal(found, local_binary_pattern(image, 8, 1, "uniform")[1:-1, 1:-1])
+
+
+def test_gradients_are_those_of_numpy_and_scipy(sample):
+    from scipy.ndimage import convolve, laplace
+
+    found = statistics(sample)
+    inner = (slice(None), slice(1, -1), slice(1, -1))
+    level = sample / 255.0
+    dy, dx = np.gradient(level, axis=(1, 2))
+    np.testing.assert_allclose(found["gradient_energy"], (dx**2 + dy**2)[inner].mean(axis=(1, 2)), rtol=1e-5)
+    laplacian = np.stack([laplace(image) for image in level])[inner]
+    np.testing.assert_allclose(found["laplacian_energy"], (laplacian**2).mean(axis=(1, 2)), rtol=1e-5)
+    mask = np.outer([1, -2, 1], [1, -2, 1])  # Immerkaer's
+    answer = np.stack([convolve(image, mask) for image in level])[inner]
+    expected = np.sqrt(np.pi / 2) * np.abs(answer).sum(axis=(1, 2)) / (6 * 38 * 29)
+    np.testing.assert_allclose(found["noise_sigma"], expected, rtol=1e-5)
+
+
+def test_morans_i_is_its_definition(sample):
+    found = statistics(sample)["moran"]
+    for image, value in zip(sample.astype(float), found, strict=True):
+        z = image - image.mean()
+        pairs = 2 * ((z[1:] * z[:-1]).sum() + (z[:, 1:] * z[:, :-1]).sum())
+        weights = 2 * (39 * 31 + 40 * 30)
+        assert value == pytest.approx(image.size / weights * pairs / (z**2).sum(), rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def points() -> Probe:
+    from sklearn.datasets import make_classification
+
+    x, y = make_classification(240, 12, n_informative=6, n_classes=3, n_clusters_per_class=1, random_state=0)
+    return Probe(of(x, y))
+
+
+def test_structure_is_that_of_scikit_learn(points):
+    from sklearn.metrics import silhouette_score
+    from sklearn.neighbors import NearestNeighbors
+
+    names = ("class_separability", "hubness", "neighbour_error", "pca_first", "effective_rank", "sample_correlation")
+    value = {name: METAFEATURES[name].function(points) for name in names}
+    x, y = points.rows.astype(float), points.labels
+    assert value["class_separability"] == pytest.approx(silhouette_score(x, y), rel=1e-4)
+    near = NearestNeighbors(n_neighbors=10).fit(x).kneighbors(return_distance=False)
+    count = np.bincount(near.ravel(), minlength=len(x))
+    assert value["hubness"] == pytest.approx(((count - 10.0) ** 3).mean() / ((count - 10.0) ** 2).mean() ** 1.5)
+    nearest = near[:, 0]
+    assert value["neighbour_error"] == pytest.approx((y[nearest] != y).mean())
+    singular = np.linalg.svd(x - x.mean(axis=0), compute_uv=False) ** 2
+    share = singular / singular.sum()
+    assert value["pca_first"] == pytest.approx(share[0], rel=1e-5)
+    assert value["effective_rank"] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-5)
+    pairs = np.corrcoef(x)[np.triu_indices(len(x), 1)]
+    assert value["sample_correlation"] == pytest.approx(pairs.mean(), abs=1e-6)
+
+
+def test_the_fisher_ratio_is_the_f_statistic(points):
+    from sklearn.feature_selection import f_classif
+
+    f = f_classif(points.rows.astype(float), points.labels)[0] * 2 / (240 - 3)  # degrees of freedom taken out
+    assert METAFEATURES["fisher_best"].function(points) == pytest.approx(1 / (1 + f.max()), rel=1e-4)
+
+
+def test_landmarkers_are_those_of_scikit_learn(points):
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.linear_model import Ridge
+    from sklearn.neighbors import NearestCentroid
+
+    x, y = points.rows.astype(float), points.labels
+    train, test = np.arange(240) < 180, np.arange(240) >= 180
+    one_hot = np.eye(3, dtype=np.float32)[y[train]]
+    found = marks.nearest_mean(x[train], one_hot, x[test]).argmax(axis=1)
+    np.testing.assert_array_equal(found, NearestCentroid().fit(x[train], y[train]).predict(x[test]))
+
+    counts = one_hot.sum(axis=0)
+    weight = (1 / counts / 3)[y[train]]
+    centred = x[train] - weight @ x[train]
+    alpha = marks.RIDGE * np.trace((weight * centred.T) @ centred) / 12
+    reference = Ridge(alpha=alpha).fit(x[train], one_hot, sample_weight=weight).predict(x[test])
+    np.testing.assert_allclose(marks.ridge(x[train], one_hot, x[test]), reference, rtol=1e-5, atol=1e-5)
+
+    same = np.concatenate([np.flatnonzero(train & (y == k))[:50] for k in range(3)])  # equal classes: one covariance
+    model = LinearDiscriminantAnalysis("lsqr", shrinkage=marks.SHRINKAGE, priors=[1 / 3] * 3)
+    model.fit(x[same], y[same])
+    found = marks.discriminant(x[same], np.eye(3)[y[same]], x[test])
+    expected = model.decision_function(x[test])
+    np.testing.assert_allclose(np.diff(found, axis=1), np.diff(expected, axis=1), rtol=1e-5, atol=1e-5)
+
+
+def test_the_stump_finds_the_cut_that_a_tree_finds():
+    from sklearn.tree import DecisionTreeClassifier
+
+    rng = np.random.default_rng(0)
+    x, y = rng.random((200, 4)), np.arange(200) % 2
+    x[:, 2] += 0.3 * y
+    found = marks.stump(x, np.eye(2)[y], x).argmax(axis=1)
+    tree = DecisionTreeClassifier(max_depth=1, class_weight="balanced").fit(x, y)
+    assert tree.tree_.feature[0] == 2
+    assert (found == y).mean() >= tree.score(x, y) - 0.05 and (found == y).mean() > 0.6
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 4), st.integers(4, 40), st.integers(0, 10**6))
+def test_accuracy_and_area_are_those_of_scikit_learn(classes, n, seed):
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+    rng = np.random.default_rng(seed)
+    truth = np.concatenate([np.arange(classes), rng.integers(0, classes, n)])
+    predicted = rng.integers(0, classes, len(truth))
+    assert marks.balanced_accuracy(truth, predicted) == pytest.approx(balanced_accuracy_score(truth, predicted))
+    scores = rng.integers(0, 5, (len(truth), classes)).astype(float)  # with ties
+    expected = np.mean([roc_auc_score(truth == k, scores[:, k]) for k in range(classes)])
+    assert marks.area_under_curve(truth, scores) == pytest.approx(expected)
+
+
+# -- landmarking is honest ---------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 12), st.integers(2, 4), st.integers(0, 10**6))
+def test_folds_never_divide_a_patient(n, patients, classes, seed):
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(0, patients, n)
+    probe = Probe(of(rng.normal(size=(n, 3)), rng.integers(0, classes, n), groups=groups))
+    if len(np.unique(groups)) < 2:
+        return
+    assert all(len(np.unique(probe.folds[probe.patients == p])) == 1 for p in np.unique(probe.patients))
+    assert len(np.unique(probe.folds)) == min(5, len(np.unique(groups)))
+
+
+def test_a_patients_own_copies_do_not_help():
+    rng = np.random.default_rng(0)
+    patient = np.repeat(np.arange(60), 4)
+    images = noise(60, 1, 16, 16)[patient]
+    target = rng.permutation(np.arange(60) % 2)[patient]
+    assert extract(of(images, target), "landmarking")["one_nn.mean"] > 0.95
+    values = extract(of(images, target, groups=patient), "landmarking")
+    assert max(values[f"{name}.mean"] for name in ("one_nn", "lda", "linear_probe", "statistics_probe")) < 0.7
+
+
+def test_what_is_easy_is_solved():
+    values = vector("colour")
+    assert all(values[f"{name}.mean"] > 0.9 for name in ("one_nn", "nearest_centroid", "lda", "linear_probe_auc"))
+    images = noise(60, 1, 16, 16)
+    images[::2] //= 3
+    values = extract(of(images, np.arange(60) % 2), "landmarking")
+    assert values["decision_stump.mean"] == 1 and values["statistics_auc.mean"] == 1
+
+
+# -- properties --------------------------------------------------------------------------------------------------------
+
+TURNING = ("mean", "variance", "skewness", "kurtosis", "glcm_contrast", "glcm_homogeneity", "glcm_energy", "moran",
+           "glcm_correlation", "gradient_energy", "laplacian_energy", "noise_sigma", "spectrum_slope", "spectrum_high",
+           "orientation_coherence", "histogram", "patterns", "quantiles")  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 200))
+def test_turning_an_image_changes_nothing_that_has_no_direction(seed, spread):
+    image = np.random.default_rng(seed).integers(0, spread + 1, (1, 16, 16)).astype(np.uint8)
+    found, turned = statistics(image), statistics(np.rot90(image, axes=(1, 2)).copy())
+    for name in TURNING:
+        np.testing.assert_allclose(found[name], turned[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6))
+def test_the_negative_of_an_image(seed):
+    image = np.random.default_rng(seed).integers(0, 256, (2, 12, 15)).astype(np.uint8)
+    found, negative = statistics(image), statistics(255 - image)
+    np.testing.assert_allclose(negative["mean"], 1 - found["mean"], rtol=1e-5)
+    np.testing.assert_allclose(negative["skewness"], -found["skewness"], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(negative["quantiles"], 1 - found["quantiles"][:, ::-1], rtol=1e-5, atol=1e-6)
+    for name in ("variance", "kurtosis", "glcm_contrast", "glcm_energy", "gradient_energy", "noise_sigma", "moran"):
+        np.testing.assert_allclose(negative[name], found[name], rtol=1e-4, atol=1e-6)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3]))
+def test_an_images_statistics_do_not_depend_on_its_company(seed, height, width, channels):
+    images = np.random.default_rng(seed).integers(0, 256, (5, channels, height, width)).astype(np.uint8)
+    together, alone = kernels.image_statistics(images, 0, 255), kernels.image_statistics(images[3:4], 0, 255)
+    for name, values in together.items():
+        np.testing.assert_allclose(values[3:4], alone[name], rtol=1e-6, atol=1e-9, err_msg=name)
