@@ -60,6 +60,8 @@ def made() -> dict[str, Dataset]:
         "segmentation": of(images[:20], masks=(images[:20].mean(1) > 150).astype(np.uint8)),
         "triplets": of(images, triplets=Triplets(*np.arange(12).reshape(3, 4), np.zeros(4))),
         "vectors": of(rng.normal(size=(40, 8)), rng.integers(0, 3, 40)),
+        "vectors with holes": of(np.where(rng.random((40, 8)) < 0.2, np.nan, 1.0) * np.inf, rng.integers(0, 3, 40)),
+        "nothing labelled": of(noise(9, 3, 9, 9), [-1] * 9),
         "wide vectors": of(rng.normal(size=(40, 700)).astype(np.float32), rng.integers(0, 2, 40)),
         "bags of vectors": of(rng.normal(size=(60, 8)), np.arange(10) % 2, bags=bags),
         "bags of images": of(images, np.arange(10) % 2, bags=bags),

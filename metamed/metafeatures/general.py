@@ -39,7 +39,7 @@ def _shape(probe: Probe, axis: int) -> int:
 def n_samples(probe: Probe) -> float:
     """Number of labelled samples (images, or bags); of all samples where there is no target.
 
-    unit: samples; range: 1 to inf; cost: facts; needs: nothing; source: Brazdil et al. 2008, Metalearning.
+    unit: samples; range: 0 to inf; cost: facts; needs: nothing; source: Brazdil et al. 2008, Metalearning.
     """
     return probe.dataset.n_samples if probe.dataset.target is None else len(probe.dataset.labelled)
 

@@ -25,7 +25,8 @@ class Probe:
 
     Images are read in one streaming pass that keeps statistics and thumbnails only. Volumes are seen on their middle
     slice. Grey levels lie in 0-1: uint8 over 255, uint16 over 65535, others by the sample's minimum and maximum where
-    they leave 0-1. Everything is put in an order of content, so nothing depends on the order of the images.
+    they leave 0-1; missing and infinite values count as 0. All is put in an order of content: that of the images does
+    not matter.
     """
 
     def __init__(self, dataset: Dataset, max_samples: int = 5000, seed: int = 0):
@@ -67,13 +68,13 @@ class Probe:
             for start in range(0, len(chosen), step):
                 block = array[chosen[start : start + step]]
                 block = block[:, :, block.shape[2] // 2] if block.ndim == 5 else block
-                yield np.nan_to_num(block) if block.dtype.kind == "f" else block
+                yield _finite(block)
 
     @cached_property
     def _measured(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Statistics of the images (or the feature vectors themselves) and their indices, in order of content."""
         if not self.has_images:
-            values = take(self.dataset.images, self.indices).astype(np.float64)
+            values = _finite(take(self.dataset.images, self.indices)).astype(np.float64)
             order = np.lexsort((self._labels_of(self.indices), _key(values)))
             return {"features": values[order]}, self.indices[order]
         low, span = self.scale
@@ -248,6 +249,11 @@ class Probe:
         if values.sum() <= 1e-9 * max(1.0, len(centred)):
             return np.ones(1)
         return values / values.sum()
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """Values with 0 where a float is missing or infinite."""
+    return np.nan_to_num(values, posinf=0, neginf=0) if values.dtype.kind == "f" else values
 
 
 def _key(values: np.ndarray) -> np.ndarray:
