@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -79,12 +81,11 @@ def _pixel_type(dtype: np.dtype, where: str) -> np.dtype:
 
 def mask_axes(shapes: Sequence[tuple[int, ...]], dtype: np.dtype, images: tuple[int, ...], where: str) -> Axes:
     """The axes of label images, which must have the height and width of `images` (n, C, ...) and one value a pixel."""
-    n, item, spatial = sum(s[0] for s in shapes), shapes[0][1:], images[2:]
+    n, item, spatial = sum(s[0] for s in shapes if s), shapes[0][1:], images[2:]
     fits = [item == spatial, item == (*spatial, 1), item == (1, *spatial)]
     if len({s[1:] for s in shapes}) > 1 or n != images[0] or not any(fits) or np.dtype(dtype).kind not in "biuf":
-        sides = ",".join(map(str, spatial))
-        raise ReadError(f"{where}: masks have shape ({n},{','.join(map(str, item))}), expected ({images[0]},{sides}): "
-                        "one class index a pixel")  # fmt: skip
+        found, expected = (",".join(map(str, shape)) for shape in ((n, *item), (images[0], *spatial)))
+        raise ReadError(f"{where}: masks have shape ({found}), expected ({expected}): one class index a pixel")
     kind = np.dtype(np.uint8) if np.dtype(dtype).kind == "b" else np.dtype(dtype).newbyteorder("=")
     return Axes((n, *spatial), tuple(range(1, len(item) + 1)), kind, "N,H,W")
 
@@ -110,7 +111,7 @@ def encode_masks(masks: Images, classes: Sequence[str], where: str) -> tuple[np.
     return seen, f"mask values {_few(seen)} read as classes 0 to {len(seen) - 1}"
 
 
-def plain(values: np.ndarray, key: str = "") -> np.ndarray:
+def plain(values: np.ndarray, where: str) -> np.ndarray:
     """Text as str, truth values as integers, numbers as they are. Raises ReadError for anything else."""
     values = np.asarray(values)
     if values.dtype.kind == "b":
@@ -119,9 +120,17 @@ def plain(values: np.ndarray, key: str = "") -> np.ndarray:
         return values
     flat = values.ravel()
     if values.dtype.kind not in "OS" or not all(isinstance(v, (bytes, str)) for v in flat):
-        raise ReadError(f"'{key}' holds {values.dtype} values; expected numbers or text")
+        raise ReadError(f"{where}: {values.dtype} values; expected numbers or text")
     decoded = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in flat]
     return np.array(decoded, dtype=str).reshape(values.shape)
+
+
+def one_each(values: np.ndarray, where: str) -> np.ndarray:
+    """One plain value for each sample, (n,), from (n,), (n, 1), …"""
+    values = plain(values, where)
+    if values.size != len(values):
+        raise ReadError(f"{where}: shape {values.shape}; expected one value each")
+    return values.reshape(len(values))
 
 
 def encode_labels(
@@ -216,9 +225,9 @@ def _encode_columns(
     return target, names, [f"multi-label: {values.shape[1]} labels, each 0 or 1"]
 
 
-def encode_split(values: np.ndarray) -> tuple[np.ndarray | None, str]:
+def encode_split(values: np.ndarray, where: str = "split") -> tuple[np.ndarray | None, str]:
     """(0 train, 1 validation, 2 test of each sample, note); None where the values say something else, e.g. folds."""
-    values = plain(values, "split").reshape(len(values))
+    values = one_each(values, where)
     if values.dtype.kind == "U":
         values = np.array([PARTS.get(v.strip().lower(), 9) for v in values.tolist()])
     if np.isin(values, (0, 1, 2)).all():
@@ -226,9 +235,9 @@ def encode_split(values: np.ndarray) -> tuple[np.ndarray | None, str]:
     return None, ", not used: its values are not train, validation, test (0, 1, 2)"
 
 
-def encode_groups(values: np.ndarray) -> tuple[np.ndarray, str]:
+def encode_groups(values: np.ndarray, where: str = "groups") -> tuple[np.ndarray, str]:
     """(group 0..G-1 of each sample, note). A sample without an id (empty or NaN) is a group of its own."""
-    values = plain(values, "groups").reshape(len(values))
+    values = one_each(values, where)
     if values.dtype.kind == "U":
         unknown = np.isin(values, ("", "nan"))
     else:
@@ -239,13 +248,15 @@ def encode_groups(values: np.ndarray) -> tuple[np.ndarray, str]:
     return np.unique(index, return_inverse=True)[1], note
 
 
-def encode_bags(ids: np.ndarray, names: np.ndarray | None, n_labels: int) -> tuple[np.ndarray, np.ndarray, str]:
+def encode_bags(
+    ids: np.ndarray, names: np.ndarray | None, n_labels: int, where: str = "bag ids"
+) -> tuple[np.ndarray, np.ndarray, str]:
     """(bag 0..B-1 of each instance, place of each bag's label, note) from bag ids of any kind.
 
     The label of a bag stands where `names` lists its id; else at the id itself where ids count from 0; else labels
     follow the bags in ascending order (numbers) or in order of first appearance (text).
     """
-    ids = ids.reshape(len(ids))
+    ids = one_each(ids, where)
     unique, first, bags = np.unique(ids, return_index=True, return_inverse=True)
     if names is not None and np.isin(unique, names).all():
         order = {name: k for k, name in enumerate(names.ravel().tolist())}
@@ -263,3 +274,24 @@ def encode_bags(ids: np.ndarray, names: np.ndarray | None, n_labels: int) -> tup
 
 def _few(values: np.ndarray) -> str:
     return ", ".join(map(str, values[:8])) + (", …" if len(values) > 8 else "")
+
+
+def class_names(value: Any) -> tuple[str, ...]:
+    """Class names from a JSON list or object, a list of strings, or a string with commas."""
+    if value is None:
+        return ()
+    if isinstance(value, (bytes, str)):
+        try:
+            value = json.loads(text(value))
+        except json.JSONDecodeError:
+            value = [part.strip() for part in text(value).split(",")]
+    if isinstance(value, dict):  # MedMNIST writes {"0": "normal", "1": "pneumonia"}
+        value = value.values()
+    return tuple(text(v) for v in (value if np.iterable(value) else [value]))
+
+
+def text(value: Any) -> str:
+    """An attribute as text; empty for None."""
+    if value is None:
+        return ""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value).strip()

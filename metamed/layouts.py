@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from metamed.dataset import Card, Dataset, Images
 from metamed.encodings import (
     PARTS,
     Axes,
+    class_names,
     encode_bags,
     encode_groups,
     encode_labels,
@@ -25,6 +25,7 @@ from metamed.encodings import (
     find_axes,
     mask_axes,
     plain,
+    text,
 )
 from metamed.errors import ReadError
 
@@ -37,7 +38,7 @@ ROLES = {
     "bag labels": ("bag_labels", "bag_label", "bag_target"),
     "bag names": ("bag_names",),
     "groups": ("patient_id", "patient_ids", "patientid", "patient", "patients", "subject_id", "subject", "group",
-               "groups", "group_id", "case_id", "bag_group"),
+               "groups", "group_id", "case_id", "bag_group", "slide_id"),
     "split": ("split",),
     "class names": ("class_names", "label_names", "classes"),
     "instance labels": ("instance_labels", "instance_label"),
@@ -96,6 +97,9 @@ class _Layout:
     def error(self, message: str) -> ReadError:
         return ReadError(f"{self.archive.path.name}: {message}")
 
+    def where(self, *keys: str) -> str:
+        return f"{self.archive.path.name}: '{' + '.join(keys)}'"
+
     def find(self, role: str, asked: str | None = None) -> dict[int | None, str] | None:
         """Part -> key of the array in that role; {None: key} where the file is not divided. None if there is none."""
         if asked is not None:
@@ -144,7 +148,9 @@ class _Layout:
         if like is not None and set(keys) != set(like):
             one, other = (", ".join(f"'{k}'" for k in d.values()) for d in (like, keys))
             raise self.error(f"{one} and {other} are not divided alike. Name the arrays with --images and --labels")
-        return np.concatenate([np.atleast_1d(plain(self.archive.arrays[k][()], k)) for k in keys.values()])
+        if len({self.archive.arrays[k].shape[1:] for k in keys.values()}) > 1:
+            raise self.error(f"{', '.join(map(repr, keys.values()))} differ in shape. Write all parts alike")
+        return np.concatenate([np.atleast_1d(plain(self.archive.arrays[k][()], self.where(k))) for k in keys.values()])
 
     def found(self) -> str:
         """The arrays as one line: `'img' (1600,64,64,3) uint8, 'grade' (1600,) int64`."""
@@ -155,8 +161,8 @@ class _Layout:
     def command(self, images: str | None = None, labels: str | None = None) -> str:
         """A command to paste, with the arrays that look right put in where nothing better is known."""
         shapes = {k: a.shape for k, a in self.archive.arrays.items()}
-        images = images or next((k for k, s in shapes.items() if len(s) >= 3), "KEY")
-        n = shapes.get(images, (0,))[0] if shapes.get(images) else None
+        images = images or max(shapes, key=lambda k: len(shapes[k]), default="KEY")
+        n = (*shapes.get(images, ()), None)[0]
         labels = labels or next((k for k, s in shapes.items() if s in ((n,), (n, 1)) and k != images), "KEY")
         path = str(self.archive.path)
         quoted = f'"{path}"' if " " in path else path
@@ -219,10 +225,10 @@ def _open_images(layout: _Layout, at: dict[int | None, str]) -> Images:
     arrays, keys = [layout.archive.arrays[k] for k in at.values()], tuple(at.values())
     masks = layout.find("masks") or layout.find("labels", layout.wanted.labels)
     mask = layout.archive.arrays[next(iter(masks.values()))] if masks else None
-    if mask is not None and len(mask.shape) == 2 and mask.shape == arrays[0].shape and mask.shape[1] > 1:
+    if mask is not None and len(mask.shape) == 2 and mask.shape == arrays[0].shape and "im" in keys[0].lower():
         raise layout.error(f"holds one image and its mask ({describe(arrays[0].shape, arrays[0].dtype)}). Stack the "
                            "images of all such files into one file with 'images' and 'masks'")  # fmt: skip
-    axes = find_axes([a.shape for a in arrays], arrays[0].dtype, f"{layout.archive.path.name}: {', '.join(keys)}")
+    axes = find_axes([a.shape for a in arrays], arrays[0].dtype, layout.where(*keys))
     if axes.shape[0] < 2:
         raise layout.error(f"'{keys[0]}' holds {axes.shape[0]} images; at least 2 are needed")
     layout.notes.append("; ".join(filter(None, (f"images from {' + '.join(keys)}, axes {axes.letters}", axes.note))))
@@ -232,9 +238,10 @@ def _open_images(layout: _Layout, at: dict[int | None, str]) -> Images:
 def _targets(layout: _Layout, at: dict, images: Images, card: Card) -> dict[str, Any]:
     """target, masks or bags, and the card with class names: what the file can teach, by kind."""
     bags, masks = layout.find("bags"), layout.find("masks")
-    if bags is not None and layout.wanted.kind in (None, "mil"):
+    kind = layout.wanted.kind
+    if bags is not None and kind in (None, "mil") and not (kind is None and _tiles(layout, at, bags)):
         return _mil(layout, at, bags, images, card)
-    if masks is not None and layout.wanted.kind in (None, "segmentation") and layout.wanted.labels is None:
+    if masks is not None and kind in (None, "segmentation") and layout.wanted.labels is None:
         return _segmentation(layout, at, masks, images, card)
     labels = layout.find("labels", layout.wanted.labels) or layout.longer(
         "labels", lambda s: 0 < len(s) <= 2 and (len(at) > 1 or s[0] == len(images))
@@ -246,7 +253,7 @@ def _targets(layout: _Layout, at: dict, images: Images, card: Card) -> dict[str,
         layout.notes.append("no label array" + hint)
         return {"card": card}
     shape = layout.archive.arrays[next(iter(labels.values()))].shape
-    if len(shape) >= 3 and np.prod(shape) > shape[0] and layout.wanted.kind != "classification":
+    if len(shape) >= 3 and np.prod(shape) > shape[0] and kind != "classification":
         layout.notes.append(f"{' + '.join(labels.values())} has the shape of the images: masks")
         return _segmentation(layout, at, labels, images, card)
     return _classification(layout, layout.values(labels, like=at), " + ".join(labels.values()), len(images), card)
@@ -255,22 +262,22 @@ def _targets(layout: _Layout, at: dict, images: Images, card: Card) -> dict[str,
 def _classification(layout: _Layout, values: np.ndarray, key: str, n: int, card: Card) -> dict[str, Any]:
     if len(values) != n:
         raise layout.error(f"'{key}' has {len(values)} entries, expected {n}")
-    target, classes, notes = encode_labels(values, card.classes, f"{layout.archive.path.name}: '{key}'")
+    target, classes, notes = encode_labels(values, card.classes, layout.where(key))
     layout.notes += [f"labels from {key}", *notes]
-    return {"target": target, "card": _named(card, classes)}
+    return {"target": target, "card": replace(card, classes=classes)}
 
 
 def _segmentation(layout: _Layout, at: dict, keys: dict, images: Images, card: Card) -> dict[str, Any]:
     arrays = [layout.archive.arrays[k] for k in keys.values()]
     if set(keys) != set(at):
         layout.values(keys, like=at)  # raises
-    where = f"{layout.archive.path.name}: {', '.join(keys.values())}"
+    where = layout.where(*keys.values())
     axes = mask_axes([a.shape for a in arrays], arrays[0].dtype, images.shape, where)
     masks = layout.archive.open(tuple(keys.values()), axes, None)
     values, note = encode_masks(masks, card.classes, where)
     if values is not None:
         masks = layout.archive.open(tuple(keys.values()), axes, values)
-        card = card if len(card.classes) == len(values) else _named(card, tuple(map(str, values)))
+        card = card if len(card.classes) == len(values) else replace(card, classes=tuple(map(str, values)))
     layout.notes += [f"masks from {' + '.join(keys.values())}", *([note] if note else [])]
     return {"masks": masks, "card": card}
 
@@ -285,7 +292,7 @@ def _mil(layout: _Layout, at: dict, keys: dict, images: Images, card: Card) -> d
     given = given or layout.find("labels")
     labels = None if given is None else layout.values(given)
     order = None if names is None else layout.values(names)
-    bags, kept, note = encode_bags(ids, order, len(images) if labels is None else len(labels))
+    bags, kept, note = encode_bags(ids, order, len(images) if labels is None else len(labels), layout.where(keys[None]))
     layout.notes += [f"bags from {keys[None]}", *([note] if note else [])]
     facts: dict[str, Any] = {"bags": bags, "card": card}
     if labels is not None:
@@ -296,10 +303,22 @@ def _mil(layout: _Layout, at: dict, keys: dict, images: Images, card: Card) -> d
             labels = labels[kept] if len(labels) > kept.max() else labels
         facts |= _classification(layout, labels, key, n_bags, card)
     if (instance := layout.find("instance labels")) is not None:
-        facts["instance_target"] = encode_labels(layout.values(instance), (), instance[None])[0]
+        facts["instance_target"] = encode_labels(layout.values(instance), (), layout.where(instance[None]))[0]
     if (place := layout.find("coordinates")) is not None:
         facts["coordinates"] = layout.values(place)
     return facts
+
+
+def _tiles(layout: _Layout, at: dict, bags: dict) -> bool:
+    """Whether each image has a label of its own, so that `slide_id` or the like only groups them."""
+    labels = layout.find("labels", layout.wanted.labels)
+    if labels is None or set(labels) != set(at) or set(bags) != set(at) or layout.find("bag labels") is not None:
+        return False
+    ids, values = layout.values(bags), layout.values(labels)
+    if len(ids) != len(values) or ids.size != len(ids) or values.size != len(values):
+        return False
+    pairs = {*zip(ids.ravel().tolist(), values.ravel().tolist(), strict=True)}
+    return len(pairs) > len(np.unique(ids))
 
 
 def _one_per_bag(layout: _Layout, values: np.ndarray, key: str, bags: np.ndarray, what: str) -> np.ndarray:
@@ -323,15 +342,16 @@ def _companions(layout: _Layout, at: dict, n: int, bags: np.ndarray | None, n_im
             raise layout.error(f"'{key}' has {len(values)} entries, expected {n}")
         return values
 
-    if (groups := layout.find("groups", layout.wanted.group)) is not None:
-        facts["groups"], note = encode_groups(per_sample(groups, "groups"))
+    groups = layout.find("groups", layout.wanted.group)
+    if groups is not None and (bags is None or groups != layout.find("bags")):
+        facts["groups"], note = encode_groups(per_sample(groups, "groups"), layout.where(*groups.values()))
         layout.notes.append(f"groups from {' + '.join(groups.values())}{note}")
     split = layout.find("split") or layout.longer("split", lambda s: s == (n,))
     if None not in at:
         facts["split"] = np.concatenate([np.full(layout.archive.arrays[k].shape[0], p) for p, k in at.items()])
         layout.notes.append("the file is divided into " + ", ".join(at.values()) + ": its own split")
     elif split is not None:
-        facts["split"], note = encode_split(per_sample(split, "split"))
+        facts["split"], note = encode_split(per_sample(split, "split"), layout.where(*split.values()))
         layout.notes.append(f"split from {' + '.join(split.values())}{note}")
     if (triplets := layout.find("triplets")) is not None:
         facts["triplets"] = _triplets(layout, layout.values(triplets), n_images)
@@ -354,39 +374,15 @@ def _card(layout: _Layout) -> Card:
     def first(*names: str) -> Any:
         return next((attributes[n] for n in names if n in attributes), None)
 
-    classes = _names(first("classes", "class_names"))
+    classes = class_names(first("classes", "class_names"))
     at = layout.find("class names")
     if not classes and at is not None and (names := layout.values(at)).dtype.kind == "U":
         classes = tuple(names.ravel().tolist())
     spacing = first("spacing", "pixel_spacing")
     if spacing is None and (at := layout.find("spacing")) is not None:
         spacing = layout.values(at)
-    spacing = () if spacing is None or np.size(spacing) > 3 else tuple(float(v) for v in np.ravel(spacing))
+    numbers = np.ravel(() if spacing is None else spacing)
+    spacing = tuple(map(float, numbers)) if len(numbers) <= 3 and numbers.dtype.kind in "iuf" else ()
     say = {k: text(first(*names)) for k, names in {"modality": ("modality",), "organ": ("organ",), "url": ("url",),
            "license": ("licence", "license"), "family": ("family",)}.items()}  # fmt: skip
     return Card(classes=classes, spacing=spacing, **say)
-
-
-def _named(card: Card, classes: tuple[str, ...]) -> Card:
-    return replace(card, classes=classes)
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    """Class names from a JSON list or object, a list of strings, or a string with commas."""
-    if value is None:
-        return ()
-    if isinstance(value, (bytes, str)):
-        try:
-            value = json.loads(text(value))
-        except json.JSONDecodeError:
-            value = [part.strip() for part in text(value).split(",")]
-    if isinstance(value, dict):  # MedMNIST writes {"0": "normal", "1": "pneumonia"}
-        value = value.values()
-    return tuple(text(v) for v in (value if np.iterable(value) else [value]))
-
-
-def text(value: Any) -> str:
-    """An attribute as text; empty for None."""
-    if value is None:
-        return ""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value).strip()

@@ -250,6 +250,14 @@ def test_multiple_instances(tmp_path):
     assert data.target[data.bags].tolist() == [0, 0, 1, 1, 1, 1]
 
 
+def test_labels_within_a_slide(tmp_path):
+    slides = np.repeat(["s1", "s2", "s3"], 4)
+    data = read(h5(tmp_path / "x.h5", images=pixels(), slide_id=slides, labels=np.arange(12) % 2))
+    assert data.kind == "classification" and data.groups.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    data = read(h5(tmp_path / "y.h5", images=pixels(), slide_id=slides, labels=[0] * 4 + [1] * 8))
+    assert data.kind == "mil" and data.target.tolist() == [0, 1, 1] and data.groups is None
+
+
 def test_triplets(tmp_path):
     path = h5(tmp_path / "x.h5", images=pixels(), triplets=[[0, 1, 2], [3, 4, 5]], annotators=["ann", "bob"])
     data = read(path)
@@ -373,6 +381,8 @@ def test_wrong_lengths_few_samples_and_one_class(tmp_path):
     assert "every label is '3'" in refused(h5(tmp_path / "c.h5", images=pixels(), labels=[3] * 12), NotApplicable)
     parts = h5(tmp_path / "d.h5", x_train=pixels(), x_test=pixels(), y_train=range(12))
     assert "not divided alike" in refused(parts)
+    odd = h5(tmp_path / "f.h5", x_train=pixels(), x_test=pixels(), y_train=range(12), y_test=[[0]] * 12)
+    assert "differ in shape" in refused(odd)
     assert "different shapes" in refused(h5(tmp_path / "e.h5", x_train=pixels(), x_test=pixels(12, 9, 9, 3)))
 
 
