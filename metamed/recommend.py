@@ -63,7 +63,7 @@ def recommend(
     learner, facts = learner_of(data.kind, store, evidence.rows, seed), DatasetFacts.of(data)
     asked = facts.words | vector | facts.numbers
     candidates = learner.predict(asked, evidence.setups, store)
-    candidates, own = with_own_runs(candidates, evidence, known)
+    candidates, own = with_own_runs(candidates, evidence, known, data)
     costs = Costs(data.kind, store)
     candidates = [replace(c, cost=costs.minutes(c.setup, n_train, side_of(data))) for c in candidates]
     candidates, notes = wishes.keep(_allowed(candidates, store, family), store)
@@ -73,7 +73,8 @@ def recommend(
         data.name, data.kind, PRIMARY[data.kind], ranking, source_weights(candidates), vector, learner.basis,
         caution.facts_line(data, data.kind), (*data.assumptions, *notes, *_cost_notes(ranking, device)),
         (*_distance_warnings(near), *caution.warnings_of(data)),
-        {"seed": seed, "digest": data.digest, "procedure": evidence.protocol(procedure), "n_train": n_train,
+        {"seed": seed, "seed_sd": evidence.seed_sd(), "digest": data.digest,
+         "procedure": evidence.protocol(procedure), "n_train": n_train,
          "why": _why(ranking, near, evidence, known, own), "nearest": near.nearest, "distance_limit": near.limit,
          "known": known, "licences": licences(ranking, store),
          **({"moved": learner.explain(asked, [c.setup for c in ranking], store)} if explain else {})},
@@ -220,26 +221,42 @@ def forget(store: Store, families: set[str]) -> Store:
     return rest
 
 
-def with_own_runs(candidates: list[Candidate], evidence: Evidence, known: list) -> tuple[list[Candidate], int]:
+def with_own_runs(
+    candidates: list[Candidate], evidence: Evidence, known: list, dataset: Dataset
+) -> tuple[list[Candidate], int]:
     """Candidates with what is known of this very dataset in place of predictions, and how many of its runs were used.
 
-    Setups that ran here get their mean score, with the interval of one more run. All others are moved by the mean
-    difference between what was observed and what was predicted: a run tells how hard the dataset is.
+    Setups that ran here get their mean score, with the interval of one more run on one more test part. All others are
+    moved by the mean difference between what was observed and what was predicted: a run tells how hard the dataset is.
     """
     own = evidence.own(known[0][0]) if known and known[0][2] >= SAME else {}
-    sd = evidence.seed_sd()
     observed = {id: float(np.mean([row["score"] for row in rows])) for id, rows in own.items()}
     off = [observed[c.setup.id] - c.score for c in candidates if c.setup.id in observed and math.isfinite(c.score)]
-    shift = float(np.mean(off)) if off else 0.0
+    shift, sd = float(np.mean(off)) if off else 0.0, evidence.seed_sd()
     out = []
     for c in candidates:
         if (id := c.setup.id) in observed:
-            half = Z90 * sd * math.sqrt(1 + 1 / len(own[id])) if math.isfinite(sd) else (c.high - c.low) / 2
+            variance = np.nan_to_num(sd) ** 2 * (1 + 1 / len(own[id])) + _sampling_variance(observed[id], dataset)
+            half = Z90 * math.sqrt(variance)
             out.append(replace(c, score=observed[id], low=observed[id] - half, high=observed[id] + half,
                                evidence=tuple(row["evidence"] for row in own[id])))  # fmt: skip
         else:
             out.append(replace(c, score=c.score + shift, low=c.low + shift, high=c.high + shift))
     return [_within(c) for c in out], sum(map(len, own.values()))
+
+
+def _sampling_variance(score: float, dataset: Dataset) -> float:
+    """Variance of an area under the ROC curve over test parts of a fifth of the samples (Hanley & McNeil, 1982).
+
+    One class of mean size against the rest; for several classes their errors are taken as fully correlated, which
+    makes it an upper bound. Also used for other shares between 0 and 1.
+    """
+    n = max(len(dataset.labelled) or dataset.n_samples, 10) / 5
+    positive = max(n / max(dataset.n_classes, 2), 1)
+    negative = max(n - positive, 1)
+    q1, q2 = score / (2 - score), 2 * score**2 / (1 + score)
+    spread = (positive - 1) * (q1 - score**2) + (negative - 1) * (q2 - score**2)
+    return (score * (1 - score) + spread) / (positive * negative)
 
 
 def _within(c: Candidate) -> Candidate:

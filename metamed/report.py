@@ -15,8 +15,9 @@ from metamed.errors import MetamedError, UnknownName
 from metamed.records import Candidate, Recommendation
 
 SCHEMA_VERSION = 1
-COLUMNS = ("#", "method", "settings", "source", "{measure} [90 %]", "best", "CPU min", "GPU min", "licence", "evidence")
+COLUMNS = ("#", "method", "{measure} [90 %]", "best", "CPU min", "GPU min", "evidence", "source", "settings")
 DEVICES = ("cpu", "cuda")
+TIE = "= as good as the row above: the difference is within what another seed makes"
 
 
 def render(recommendation: Recommendation, form: str = "text", *, given: str = "FILE") -> str:
@@ -41,10 +42,14 @@ def write(recommendation: Recommendation, path: Path) -> None:
 # ---- what all forms share
 
 
-def tied(ranking: tuple[Candidate, ...]) -> list[bool]:
-    """For each candidate: is its predicted score the same, to three decimals, as that of the one above it?"""
-    scores = [None if math.isnan(c.score) else round(c.score, 3) for c in ranking]
-    return [i > 0 and scores[i] is not None and scores[i] == scores[i - 1] for i in range(len(scores))]
+def tied(r: Recommendation) -> list[bool]:
+    """For each candidate: is its predicted score as good as that of the one above it?
+
+    As good: within the standard deviation between seeds (`explanation["seed_sd"]`), at least equal to three decimals.
+    """
+    noise = max(r.explanation.get("seed_sd") or 0.0, 0.0005)
+    scores = [c.score for c in r.ranking]
+    return [i > 0 and abs(scores[i - 1] - scores[i]) <= noise for i in range(len(scores))]  # NaN is never a tie
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -64,22 +69,18 @@ def _source(candidate: Candidate) -> str:
 
 def _rows(r: Recommendation) -> list[list[str]]:
     """The ranked table as text, one list per candidate in the order of `COLUMNS`."""
-    licences = r.explanation.get("licences", {})
     rows = []
-    for i, (c, tie) in enumerate(zip(r.ranking, tied(r.ranking), strict=True), start=1):
+    for i, (c, tie) in enumerate(zip(r.ranking, tied(r), strict=True), start=1):
         known = math.isfinite(c.low) and math.isfinite(c.high)
-        interval = f" [{_number(c.low, 2)}, {_number(c.high, 2)}]" if known else ""
-        licence = "; ".join(dict.fromkeys(licences.get(s) or "unknown" for s in c.setup.sources)) or "–"
         rows.append([
             f"{i}{' =' if tie else ''}",
             c.setup.method + ("" if c.runnable else " (no code here)"),
-            ", ".join(f"{k}={v}" for k, v in sorted(c.setup.hyperparameters.items())) or "defaults",
-            _source(c),
-            _number(c.score, 3) + interval,
+            _number(c.score, 3) + (f" [{_number(c.low, 2)}, {_number(c.high, 2)}]" if known else ""),
             "–" if math.isnan(c.p_best) else f"{c.p_best:.0%}",
             *(_minutes(c.cost.get(device)) for device in DEVICES),
-            licence,
             str(len(c.evidence)),
+            _source(c),
+            ", ".join(f"{k}={v}" for k, v in sorted(c.setup.hyperparameters.items())) or "default settings",
         ])  # fmt: skip
     return rows
 
@@ -102,25 +103,16 @@ def _notes(r: Recommendation) -> dict[str, list[int]]:
     return found
 
 
-def _sources(r: Recommendation) -> str:
-    return ", ".join(f"{name} ({weight:.0%})" for name, weight in r.sources)
-
-
 # ---- text
 
 
 def _text(r: Recommendation, given: str) -> str:
     parts = [f"{r.dataset}: {r.facts}" if r.facts else r.dataset, _protocol(r), "", _table(r)]
-    if any(tied(r.ranking)):
-        parts.append("= tied with the row above: the evidence does not tell them apart")
+    if any(tied(r)):
+        parts.append(TIE)
     parts += [f"{', '.join(f'#{i}' for i in places)}: {note}" for note, places in _notes(r).items()]
-    if r.sources:
-        parts += ["", f"Sources, with their weight in an ensemble: {_sources(r)}"]
-    for title, lines in (("Why", r.explanation.get("why", ())), ("What could be wrong", r.warnings)):
-        if lines:
-            parts += ["", title, *(f"  - {line}" for line in lines)]
-    if r.assumptions:
-        parts += ["", "Assumed", *(f"  - {line}" for line in r.assumptions)]
+    for title, lines in _sections(r):
+        parts += ["", title, *(f"  - {line}" for line in lines)]
     return "\n".join([*parts, "", f"Basis: {r.basis}", f"Next: {_next(r, given)}"])
 
 
@@ -130,14 +122,14 @@ def _next(r: Recommendation, given: str) -> str:
 
 
 def _table(r: Recommendation) -> str:
-    """The ranked table in plain columns; settings go on a line of their own, for they are long."""
-    heads, rows = _heads(r), _rows(r)
-    shown = [i for i, head in enumerate(heads) if head != "settings" and (i < 5 or any(row[i] != "–" for row in rows))]
+    """The ranked table in plain columns; source and settings, which are long, stand on a line below each row."""
+    heads, rows = _heads(r)[:-2], _rows(r)
+    shown = [i for i in range(len(heads)) if i < 3 or any(row[i] != "–" for row in rows)]
     cells = [[line[i] for i in shown] for line in [heads, *rows]]
     width = [max(len(line[k]) for line in cells) for k in range(len(shown))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(line, width, strict=True)).rstrip() for line in cells]
-    settings = [" " * (width[0] + 2) + row[2] for row in rows]
-    return "\n".join([lines[0], *(text for pair in zip(lines[1:], settings, strict=True) for text in pair)])
+    below = [" " * (width[0] + 2) + f"{row[-2]}; {row[-1]}" for row in rows]
+    return "\n".join([lines[0], *(text for pair in zip(lines[1:], below, strict=True) for text in pair)])
 
 
 # ---- JSON
@@ -176,7 +168,7 @@ def _candidate(rank: int, c: Candidate, tie: bool) -> dict:
 
 def as_dict(r: Recommendation) -> dict:
     """What the JSON form holds, as plain values (docs/cli.md lists the keys); unknown numbers are None."""
-    ranking = [_candidate(i, c, t) for i, (c, t) in enumerate(zip(r.ranking, tied(r.ranking), strict=True), start=1)]
+    ranking = [_candidate(i, c, t) for i, (c, t) in enumerate(zip(r.ranking, tied(r), strict=True), start=1)]
     return finite({
         "schema_version": SCHEMA_VERSION,
         "dataset": r.dataset,
@@ -210,16 +202,30 @@ def _markdown(r: Recommendation) -> str:
     table = [line(" | ".join(map(_cell, row))) for row in [_heads(r), *_rows(r)]]
     table.insert(1, line(" | ".join("---" for _ in COLUMNS)))
     parts = [f"# {_cell(r.dataset)}: what to try first", _cell(r.facts), _protocol(r), "\n".join(table)]
-    if r.sources:
-        parts.append(f"Sources: {_cell(_sources(r))}")
+    if any(tied(r)):
+        parts.append(TIE)
     for title, lines in _sections(r):
         parts += [f"## {title}", "\n".join(f"- {_cell(text)}" for text in lines)]
     return "\n\n".join(part for part in [*parts, f"Basis: {_cell(r.basis)}"] if part)
 
 
 def _sections(r: Recommendation) -> list[tuple[str, tuple[str, ...]]]:
-    sections = (("Why", r.explanation.get("why", ())), ("What could be wrong", r.warnings), ("Assumed", r.assumptions))
+    """Title and lines of each part below the table, in the order of all forms."""
+    licences, moved = r.explanation.get("licences", {}), r.explanation.get("moved", {})
+    weight = dict(r.sources)
+    sources = [f"{n}: " + (f"weight {weight[n]:.2f} in an ensemble; " if n in weight else "") +
+               f"licence: {licences.get(n) or 'unknown'}" for n in {**weight, **licences}]  # fmt: skip
+    reasons = [f"#{i}: {_moved(moved[c.setup.id])}" for i, c in enumerate(r.ranking, 1) if c.setup.id in moved]
+    sections = (("Why", r.explanation.get("why", ())), ("What moved each of them", reasons), ("Sources", sources),
+                ("What could be wrong", r.warnings), ("Assumed", r.assumptions))  # fmt: skip
     return [(title, lines) for title, lines in sections if lines]
+
+
+def _moved(parts: dict) -> str:
+    """Place in the list, correction, and the three largest contributions of the trees."""
+    trees = sorted(parts.get("trees", {}).items(), key=lambda item: -abs(item[1]))[:3]
+    most = ", ".join(f"{name} {value:+.3f}" for name, value in trees)
+    return f"prior list {parts['list']:+.2f}, corrected by {parts['correction']:+.2f}" + (f" ({most})" if most else "")
 
 
 # ---- HTML
@@ -230,8 +236,8 @@ def _html(r: Recommendation) -> str:
 
     template = files("metamed").joinpath("data/report.html.j2").read_text(encoding="utf-8")
     return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template).render(
-        r=r, heads=_heads(r), rows=_rows(r), protocol=_protocol(r), sources=_sources(r), sections=_sections(r),
-        figure=_figure(r), metafeatures=sorted((k, _number(v, 4)) for k, v in r.metafeatures.items()),
+        r=r, heads=_heads(r), rows=_rows(r), protocol=_protocol(r), tie=TIE if any(tied(r)) else "",
+        sections=_sections(r), figure=_figure(r), metafeatures=sorted((k, _number(v, 4)) for k, v in r.metafeatures.items()),
         version=metamed.__version__,
     )  # fmt: skip
 

@@ -32,16 +32,26 @@ def answer() -> Recommendation:
 
 
 def test_equal_scores_are_ties_and_unknown_ones_are_not(answer):
-    assert tied(answer.ranking) == [False, True, False, False]
+    assert tied(answer) == [False, True, False, False]
+    noisy = replace(answer, explanation=answer.explanation | {"seed_sd": 0.1})
+    assert tied(noisy) == [False, True, True, False]
     unknown = replace(answer.ranking[3], setup=Setup("other"))
-    assert tied((answer.ranking[3], unknown)) == [False, False]
+    assert tied(replace(answer, ranking=(answer.ranking[3], unknown))) == [False, False]
+
+
+def test_what_moved_a_candidate_is_said_when_asked(answer):
+    moved = {answer.ranking[0].setup.id: {"list": 0.5, "correction": -0.1, "trees": {"a": 0.01, "b": -0.3}}}
+    asked = replace(answer, explanation=answer.explanation | {"moved": moved})
+    assert "#1: prior list +0.50, corrected by -0.10 (b -0.300, a +0.010)" in render(asked)
+    assert "What moved" not in render(answer)
 
 
 def test_text_holds_what_a_reader_needs_in_order(answer):
     text = render(answer, given="some/retina.h5")
     parts = ["retina: 20 images", "Predicted auc under a holdout", "0.912 [0.85, 0.96]", "2 =",
-             "tied with the row above", "Why", "mean rank 1.5", "What could be wrong", "no patient ids!", "Assumed",
-             "Basis: prior list", "Next: metamed run --dataset some/retina.h5 --rank 1"]  # fmt: skip
+             "as good as the row above", "Why", "mean rank 1.5", "Sources",
+             "imagenet.x: weight 0.60 in an ensemble; licence: Apache-2.0", "licence: unknown", "What could be wrong",
+             "no patient ids!", "Assumed", "Basis: prior list", "Next: metamed run --dataset some/retina.h5 --rank 1"]  # fmt: skip
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
     assert "nan" not in text
