@@ -242,12 +242,16 @@ def _targets(layout: _Layout, at: dict, images: Images, card: Card) -> dict[str,
     if bags is not None and kind in (None, "mil") and not (kind is None and _tiles(layout, at, bags)):
         return _mil(layout, at, bags, images, card)
     if masks is not None and kind in (None, "segmentation") and layout.wanted.labels is None:
+        if (unused := layout.find("labels")) is not None:
+            layout.notes.append(f"masks before labels; --kind classification learns from {' + '.join(unused.values())}")
         return _segmentation(layout, at, masks, images, card)
     labels = layout.find("labels", layout.wanted.labels) or layout.longer(
         "labels", lambda s: 0 < len(s) <= 2 and (len(at) > 1 or s[0] == len(images))
     )
     if labels is None:
-        fitting = [k for k, a in layout.archive.arrays.items() if a.shape in ((len(images),), (len(images), 1))]
+        known = {*ROLES["groups"], *ROLES["split"]}
+        fitting = [k for k, a in layout.archive.arrays.items()
+                   if a.shape in ((len(images),), (len(images), 1)) and k.lower() not in known]  # fmt: skip
         fitting.sort(key=lambda k: layout.archive.arrays[k].dtype.kind not in "biu")  # text is rather an id
         hint = f"; if it is one of {', '.join(fitting[:4])}, say --labels {fitting[0]}" if fitting else ""
         layout.notes.append("no label array" + hint)

@@ -1,6 +1,8 @@
 """Reading: every layout and encoding back as it was written, every real file, and every error in one line."""
 
+import multiprocessing
 import pickle
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -191,6 +193,17 @@ def test_lazy_images_read_any_way(tmp_path):
     assert again._kept is None and np.array_equal(again[5], want[5])
 
 
+def test_images_cross_to_other_processes(tmp_path):
+    data = read(h5(tmp_path / "x.h5", images=pixels(30)))
+    want = [data.images[i].sum() for i in range(4)]
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert list(pool.map(_total, [data.images] * 4, range(4))) == want
+
+
+def _total(images, i: int) -> int:
+    return images[i].sum()
+
+
 def test_large_images_are_not_kept_and_blocks_follow_the_chunks(tmp_path, monkeypatch):
     images = pixels(40, 16, 16)
     data = read(h5(tmp_path / "x.h5", options={"chunks": (6, 16, 16)}, images=images))
@@ -234,7 +247,8 @@ def test_segmentation(tmp_path):
     data = read(h5(tmp_path / "y.h5", image=pixels(), label=masks[..., None] * 255))
     assert data.card.classes == ("0", "255") and np.array_equal(list(data.masks), masks)
     both = h5(tmp_path / "z.h5", images=pixels(), masks=masks, labels=np.arange(12) % 2)
-    assert read(both).target is None and read(both, kind="classification").n_classes == 2
+    assert read(both).target is None and any("--kind classification" in line for line in read(both).assumptions)
+    assert read(both, kind="classification").n_classes == 2
 
 
 def test_multiple_instances(tmp_path):
@@ -404,6 +418,8 @@ def test_pickles_are_never_loaded(tmp_path):
 def test_known_files_of_another_kind(tmp_path):
     assert "bag_labels" in refused(h5(tmp_path / "slide.h5", features=np.zeros((9, 5)), coords=np.zeros((9, 2))))
     assert "k-space" in refused(h5(tmp_path / "knee.h5", kspace=np.zeros((3, 4, 4)), reconstruction_rss=pixels(3)))
+    isic = h5(tmp_path / "isic.h5", **{f"ISIC_{i:07d}": np.void(bytes([255, 216, i])) for i in range(60)})
+    assert "ISIC" in refused(isic)
     single = h5(tmp_path / "slice.h5", image=np.zeros((20, 30)), label=np.zeros((20, 30)))
     assert "Stack" in refused(single)
 
