@@ -247,7 +247,10 @@ def thumbnail_hashes(images: np.ndarray) -> np.ndarray:
 
 
 def near_matches(hashes: np.ndarray, others: np.ndarray, bits: int = 16) -> np.ndarray:
-    """For each hash the index of the nearest other within `bits` differing bits (of 256), or -1; int (n,)."""
+    """For each hash the index of the nearest other within `bits` differing bits (of 256), or -1; int (n,).
+
+    Never beyond a quarter of the bits set: drawings and tiny images set few, and would all look alike.
+    """
     if len(hashes) == 0 or len(others) == 0:
         return np.full(len(hashes), -1)
     a = np.unpackbits(hashes, axis=1).astype(np.float32)
@@ -255,7 +258,7 @@ def near_matches(hashes: np.ndarray, others: np.ndarray, bits: int = 16) -> np.n
     distance = a.sum(1)[:, None] + b.sum(1)[None, :] - 2 * a @ b.T
     nearest = distance.argmin(axis=1)
     # an all-zero hash (a blank image) equals every other blank one and recognises nothing
-    known = (distance[np.arange(len(a)), nearest] <= bits) & (a.sum(1) > bits)
+    known = (distance[np.arange(len(a)), nearest] <= np.minimum(bits, a.sum(1) / 4)) & (a.sum(1) > bits)
     return np.where(known, nearest, -1)
 
 
