@@ -97,7 +97,7 @@ class Common:
             print(f"\repoch {epoch}/{epochs}, validation loss {loss:.4f}", end="", file=sys.stderr, flush=True)
 
 
-_COMMON = {"store": STORE, "seed": SEED, "offline": OFFLINE, "quiet": QUIET, "verbose": VERBOSE}
+COMMON = {"store": STORE, "seed": SEED, "offline": OFFLINE, "quiet": QUIET, "verbose": VERBOSE}
 
 
 def command(group: typer.Typer, name: str | None = None):
@@ -106,11 +106,11 @@ def command(group: typer.Typer, name: str | None = None):
     def register(function):
         own = list(signatures.signature(function).parameters.values())[1:]
         more = [signatures.Parameter(n, signatures.Parameter.KEYWORD_ONLY, default=getattr(Common, n), annotation=a)
-                for n, a in _COMMON.items()]  # fmt: skip
+                for n, a in COMMON.items()]  # fmt: skip
 
         @wraps(function)
         def run(**given):
-            common = Common(**{n: given.pop(n) for n in _COMMON})
+            common = Common(**{n: given.pop(n) for n in COMMON})
             _settle(common)
             return function(common, **given)
 

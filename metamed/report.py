@@ -237,8 +237,8 @@ def _html(r: Recommendation) -> str:
     template = files("metamed").joinpath("data/report.html.j2").read_text(encoding="utf-8")
     return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template).render(
         r=r, heads=_heads(r), rows=_rows(r), protocol=_protocol(r), tie=TIE if any(tied(r)) else "",
-        sections=_sections(r), figure=_figure(r), metafeatures=sorted((k, _number(v, 4)) for k, v in r.metafeatures.items()),
-        version=metamed.__version__,
+        sections=_sections(r), figure=_figure(r), version=metamed.__version__,
+        metafeatures=sorted((k, _number(v, 4)) for k, v in r.metafeatures.items()),
     )  # fmt: skip
 
 

@@ -50,8 +50,9 @@ def test_text_holds_what_a_reader_needs_in_order(answer):
     text = render(answer, given="some/retina.h5")
     parts = ["retina: 20 images", "Predicted auc under a holdout", "0.912 [0.85, 0.96]", "2 =",
              "as good as the row above", "Why", "mean rank 1.5", "Sources",
-             "imagenet.x: weight 0.60 in an ensemble; licence: Apache-2.0", "licence: unknown", "What could be wrong",
-             "no patient ids!", "Assumed", "Basis: prior list", "Next: metamed run --dataset some/retina.h5 --rank 1"]  # fmt: skip
+             "imagenet.x: weight 0.60 in an ensemble; licence: Apache-2.0", "licence: unknown",
+             "What could be wrong", "no patient ids!", "Assumed", "Basis: prior list",
+             "Next: metamed run --dataset some/retina.h5 --rank 1"]  # fmt: skip
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
     assert "nan" not in text

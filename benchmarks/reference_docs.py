@@ -1,0 +1,99 @@
+"""Writes docs/methods.md and the commands of docs/cli.md: `python -m benchmarks.reference_docs`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+DOCS = Path(__file__).parents[1] / "docs"
+START, END = "<!-- commands -->\n", "<!-- end of commands -->\n"
+KINDS = {"classification": "Classification", "segmentation": "Segmentation", "mil": "Multiple-instance learning",
+         "similarity": "Similarity", "transfer": "Recipes: how a source is used"}  # fmt: skip
+HEAD = """# Methods
+
+*Generated from the signatures by `python -m benchmarks.reference_docs`; do not edit.*
+
+What can be run. Every method also takes the settings of training, listed last.
+"""
+
+
+def commands() -> Iterator[tuple[str, object]]:
+    """(full name, command) of everything that `metamed` understands."""
+    import typer.main
+
+    from metamed.cli import app
+
+    def walk(group, words: list[str]) -> Iterator[tuple[str, object]]:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from walk(command, [*words, name])
+            else:
+                yield " ".join([*words, name]), command
+
+    return walk(typer.main.get_command(app), ["metamed"])
+
+
+def _options(command, wanted) -> str:
+    rows = [p for p in command.params if p.opts[0].startswith("--") and wanted(p.name)]
+    if not rows:
+        return ""
+    lines = [f"| `{p.opts[0]}` | {_cell(p.help or '')}{' Required.' if p.required else ''} |" for p in rows]
+    return "\n".join(["| option | what |", "|---|---|", *lines]) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def command_docs() -> str:
+    """The options that all commands take, then each command with its own."""
+    from metamed.options import COMMON
+
+    parts, last = [], None
+    for name, command in commands():
+        arguments = " ".join(p.name.upper() for p in command.params if not p.opts[0].startswith("--"))
+        own = _options(command, lambda n: n not in COMMON and n != "help")
+        parts.append("\n".join([f"### `{name} {arguments}".rstrip() + "`", "", command.help.strip(), "", own]))
+        last = command
+    common = _options(last, lambda n: n in COMMON)
+    return "\n".join(["Every command also takes", "", common, *parts])
+
+
+def _domain(domain) -> str:
+    if hasattr(domain, "options"):
+        return ", ".join(f"`{option}`" for option in domain.options)
+    return f"{domain.low} to {domain.high}" + (", logarithmic" if getattr(domain, "log", False) else "")
+
+
+def _space(space: dict, defaults: dict) -> str:
+    lines = [f"| `{name}` | {_domain(domain)} | `{defaults[name]}` |" for name, domain in space.items()]
+    return "\n".join(["| hyperparameter | domain | default |", "|---|---|---|", *lines]) + "\n" if lines else ""
+
+
+def method_docs() -> str:
+    """Every method that ships with its hyperparameters."""
+    from metamed.methods import described
+    from metamed.training import DEFAULTS, SPACE
+
+    parts = [HEAD]
+    for kind, title in KINDS.items():
+        found = described(kind).values()
+        parts += [f"## {title}\n"] * bool(found)
+        parts += [f"### `{m.name}`\n\n{m.description}\n\n{_space(m.space, m.defaults)}" for m in found]
+    return "\n".join([*parts, "## Training\n", _space(SPACE, DEFAULTS)])
+
+
+def with_commands(text: str) -> str:
+    """docs/cli.md with its commands as they are now."""
+    before, rest = text.split(START)
+    return before + START + command_docs() + END + rest.split(END)[1]
+
+
+def main() -> None:
+    cli = DOCS / "cli.md"
+    cli.write_text(with_commands(cli.read_text(encoding="utf-8")), encoding="utf-8")
+    (DOCS / "methods.md").write_text(method_docs(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
