@@ -25,9 +25,9 @@ def vectors_of(store) -> dict[str, dict]:
 def tables_from(rows: Sequence[dict], vectors: dict[str, dict]) -> list[Table]:
     """One Table for each (study, protocol, measure) of a store, items being setup ids; the mean of repeats.
 
-    rows: meta-examples as `Store.example_rows` gives them. vectors: what is known of each dataset, by digest. Tables that
-    order nothing are left out. Own runs come first, the largest training size before others; then published tables, the
-    most families x items first. Raises NotApplicable where none is left.
+    rows: meta-examples as `Store.example_rows` gives them. vectors: what is known of each dataset, by digest. Tables
+    that order nothing are left out. Own runs come first, the largest training size before others; then published
+    tables, the most families x items first. Raises NotApplicable where none is left.
     """
     groups: dict[tuple, list[dict]] = {}
     for row in rows:

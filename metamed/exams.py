@@ -74,7 +74,7 @@ def regret(truth: np.ndarray, order: np.ndarray, k: int = 1) -> float:
 
 
 def marks_of(truth: np.ndarray, order: np.ndarray, score, low, high) -> dict[str, float]:
-    """All measures of one answer for one dataset. truth: (m,) without NaN; order: (m,) or (draws, m); NaN scores are skipped."""
+    """All measures of one answer for one dataset. truth: (m,); order: (m,) or (draws, m); NaN scores are skipped."""
     draws = np.atleast_2d(order)
     spread = float(np.ptp(truth))
     regrets = [float(np.mean([regret(truth, o, k) for o in draws])) for k in (1, 3)]
@@ -187,7 +187,7 @@ def judged(table: Table) -> np.ndarray:
 def exam(table: Table, rankers: dict[str, Ranker], *, shown: Sequence[str] = (), seed: int = 0) -> Exam:
     """Leave one family out: every ranker learns from the others and answers for it, the family's scores hidden.
 
-    shown: items whose scores on the target are told, as if they had been run there; errors are then those of the others.
+    shown: items whose scores on the target are told, as if they had been run there; errors are those of the others.
     """
     folds = [fold for fold in table.family_folds() if (fold & judged(table)).any()]
     if len(folds) < 2:
@@ -249,15 +249,15 @@ def interval(values: np.ndarray, *, seed: int = 0, statistic: Callable = np.mean
     if len(values) < 3:
         return None
     index = np.random.default_rng(seed).integers(0, len(values), (BOOTSTRAP, len(values)))
-    drawn = np.array([statistic(values[i], axis=0) for i in index])
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return (float(low), float(high)) if np.isfinite([low, high]).all() else None
+    drawn = statistic(values[index], axis=1)
+    drawn = drawn[np.isfinite(drawn)]
+    return tuple(map(float, np.percentile(drawn, [2.5, 97.5]))) if len(drawn) else None
 
 
-def _gap(pairs: np.ndarray, axis: int = 0) -> float:
+def _gap(pairs: np.ndarray, axis: int = 0) -> np.ndarray:
     """1 - regret / regret of the prior list, of the means; NaN where the list has no regret."""
-    own, reference = pairs.mean(axis)
-    return 1 - own / reference if reference > 0 else np.nan
+    own, reference = np.moveaxis(pairs.mean(axis), -1, 0)
+    return np.where(reference > 0, 1 - own / np.where(reference > 0, reference, 1), np.nan)
 
 
 def as_rows(result: Exam, *, seed: int = 0) -> list[dict]:
@@ -266,7 +266,7 @@ def as_rows(result: Exam, *, seed: int = 0) -> list[dict]:
     for name in result.marks:
         means = {m: result.mean(name, m) for m in MEASURES}
         regrets = np.stack([result.by_family(name, "regret1"), result.by_family("prior_list", "regret1")], axis=1)
-        gaps = {"gap_closed": _gap(regrets), "gap_closed_ci": interval(regrets, seed=seed, statistic=_gap)}
+        gaps = {"gap_closed": float(_gap(regrets)), "gap_closed_ci": interval(regrets, seed=seed, statistic=_gap)}
         apart = {f"d{m}_ci": interval(result.difference(name, m), seed=seed) for m in ("tau", "nreg1")}
         row = {"ranker": name, **means, **gaps, **apart}
         keys = (

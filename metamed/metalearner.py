@@ -16,25 +16,14 @@ from metamed.exams import Prediction, judged, weighted_tau
 from metamed.measures import PRIMARY
 from metamed.records import Candidate, Setup, content_id
 from metamed.tables import Columns, Table
+from metamed.trees import contributions, evaluate, grow
 
 SHIPPED = Path(__file__).parent / "data" / "learner"
 NEAREST = 3  # datasets whose runs are shown as evidence
-QUANTILE, ROUNDS, SEEDS, FEWEST = 0.93, 30, 3, 5
-TREES = {
-    "max_depth": 2,
-    "eta": 0.05,
-    "subsample": 0.7,
-    "colsample_bytree": 0.7,
-    "min_child_weight": 10,
-    "lambda": 10.0,
-    "base_score": 0.0,
-    "objective": "reg:squarederror",
-    "nthread": 1,
-    "tree_method": "exact",
-}
+QUANTILE, SEEDS, FEWEST = 0.93, 3, 5
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Fitted:
     """What answering needs beside the evidence itself: the trees, the gate and the error of expected scores.
 
@@ -82,19 +71,19 @@ def crossfit(train: Table) -> Base:
     return Base.join([parts[i] for i in range(len(train.datasets))])
 
 
-def grow(base: Base, target: np.ndarray, weights: np.ndarray, seeds: Iterable[int]) -> tuple[dict, ...]:
-    """Small trees on the departure from the base's anchor, one model per seed, as XGBoost's JSON."""
-    import xgboost
-
+def _grow(base: Base, target: np.ndarray, weights: np.ndarray, seed: int) -> tuple[dict, ...]:
+    """Trees on the departure from the base's anchor, where something was run."""
     there = np.isfinite(target)
-    rest = (target - base.anchor)[there]
-    data = xgboost.DMatrix(base.features[there], rest, weight=np.broadcast_to(weights[:, None], there.shape)[there])
-    boosters = [xgboost.train(TREES | {"seed": seed}, data, ROUNDS) for seed in seeds]
-    return tuple(json.loads(b.save_raw("json")) for b in boosters)
+    rows = np.broadcast_to(weights[:, None], there.shape)[there]
+    return grow(base.features[there], (target - base.anchor)[there], rows, range(seed, seed + SEEDS))
 
 
 def fit(train: Table, *, seed: int = 0) -> Fitted:
-    """Learn trees on cross-fitted bases, decide the gate by leaving families out once more, and measure the error."""
+    """Learn trees on cross-fitted bases, decide the gate by leaving families out once more, and measure the error.
+
+    As in stacking, the gate's trees do not see the family that they are tried on, but the bases of their training rows
+    did: leaving it out there too would cost its square.
+    """
     folds, plain = train.family_folds(), list_only(train)
     if len(folds) < FEWEST:
         return plain
@@ -102,9 +91,9 @@ def fit(train: Table, *, seed: int = 0) -> Fitted:
     target, weights = outcome(train, base), family_weights(train.families, 0.5)
     gains, asked = [], judged(train)
     for fold in (f for f in folds if (f & asked).any()):
-        models = grow(base.rows(~fold), target[~fold], weights[~fold], [seed])
+        models = _grow(base.rows(~fold), target[~fold], weights[~fold], seed)
         gains.append(_gain(train.scores[fold & asked], base.rows(fold & asked), models))
-    models = grow(base, target, weights, range(seed, seed + SEEDS))
+    models = _grow(base, target, weights, seed)
     return Fitted(models, float(np.mean(gains)), plain.error, len(folds), base.names)
 
 
@@ -121,28 +110,6 @@ def _gain(scores: np.ndarray, base: Base, models: tuple[dict, ...]) -> float:
 # --- answering: numpy alone ---
 
 
-def evaluate(models: tuple[dict, ...], features: np.ndarray) -> np.ndarray:
-    """Mean prediction of XGBoost models in their own JSON. features: (..., p), NaN where missing -> (...)."""
-    flat = features.reshape(-1, features.shape[-1]).astype(np.float32)
-    total = np.zeros(len(flat), dtype=np.float64)
-    for model in models:
-        for tree in model["learner"]["gradient_booster"]["model"]["trees"]:
-            total += _leaf(tree, flat)
-    return (total / max(1, len(models))).reshape(features.shape[:-1])
-
-
-def _leaf(tree: dict, rows: np.ndarray) -> np.ndarray:
-    """The leaf value that each row falls into; a missing value takes the node's default way."""
-    left, right, feature = (np.array(tree[k]) for k in ("left_children", "right_children", "split_indices"))
-    limit, default = np.array(tree["split_conditions"], dtype=np.float32), np.array(tree["default_left"], dtype=bool)
-    node = np.zeros(len(rows), dtype=int)
-    while (inner := left[node] >= 0).any():
-        value = rows[np.arange(len(rows)), feature[node]]
-        goes_left = np.where(np.isnan(value), default[node], value < limit[node])
-        node = np.where(inner, np.where(goes_left, left[node], right[node]), node)
-    return limit[node].astype(np.float64)
-
-
 def corrected(base: Base, models: tuple[dict, ...]) -> np.ndarray:
     """The order value with the trees' part in it."""
     return base.order + base.share * evaluate(models, base.features)
@@ -154,7 +121,7 @@ def answer(fitted: Fitted, train: Table, target: Table) -> Prediction:
     order = corrected(base, fitted.models) if fitted.open else base.list
     score = np.array([_in_order(o, s) for o, s in zip(order, _level(train, target), strict=True)])
     shown = [i for i, known in zip(target.items, np.isfinite(target.scores).any(0), strict=True) if known]
-    error = _error(train, shown) if shown else fitted.error
+    error = _error(train, shown) if 0 < len(shown) < len(target.items) else fitted.error
     low, high = score - error, score + error
     if _is_fraction(train.scores):
         low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
@@ -279,16 +246,10 @@ class MetaLearner:
 
     def explain(self, metafeatures: Mapping, setups: Iterable[Setup], store) -> dict[str, dict]:
         """Setup id -> what moved it: place in the list, correction, and the trees' contributions by feature."""
-        import xgboost
-
         table = self._tables(store)[0][0]
         base = base_of(table, _asked(table, metafeatures))
-        sums = np.zeros((len(table.items), len(base.names) + 1))
-        for model in self.fitted.models:
-            booster = xgboost.Booster()
-            booster.load_model(bytearray(json.dumps(model), "utf-8"))
-            sums += booster.predict(xgboost.DMatrix(base.features[0]), pred_contribs=True)
-        parts = base.share * sums / max(1, len(self.fitted.models))
+        sums = contributions(self.fitted.models, base.features[0])
+        parts = base.share * sums
         return {
             s.id: self._moved(base, parts[j], j)
             for s in setups

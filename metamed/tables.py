@@ -81,7 +81,7 @@ class Table:
         return replace(self, scores=self.scores[:, index], items=items, hints=hints, **item_facts)
 
     def hidden(self, shown: Sequence[str] = ()) -> Table:
-        """Without scores but those of the `shown` items (runs on the target). NaN may be asked; -inf is no candidate."""
+        """Without scores but those of the `shown` items (runs on the target). NaN is asked, -inf is no candidate."""
         known = np.isin(np.array(self.items, dtype=object), list(shown)) & np.isfinite(self.scores)
         return replace(self, scores=np.where(known, self.scores, np.where(np.isnan(self.scores), -np.inf, np.nan)))
 
