@@ -15,6 +15,7 @@ import numpy as np
 from metamed import __version__, caution
 from metamed.costs import Costs, parse_minutes, side_of
 from metamed.dataset import Dataset, Kind
+from metamed.ensembles import source_ensemble
 from metamed.errors import EmptyStore, NotApplicable, ReadError, UnknownName
 from metamed.evidence import DatasetFacts
 from metamed.measures import PRIMARY
@@ -69,16 +70,18 @@ def recommend(
     candidates, notes = wishes.keep(_allowed(candidates, store, family), store)
     ranking = tuple(sorted(candidates, key=_order))[:top]
     near = caution.experience(vector, evidence.vectors)
-    return Recommendation(
-        data.name, data.kind, PRIMARY[data.kind], ranking, source_weights(candidates), vector, learner.basis,
-        caution.facts_line(data, data.kind), (*data.assumptions, *notes, *_cost_notes(ranking, device)),
-        (*_distance_warnings(near), *caution.warnings_of(data)),
-        {"seed": seed, "seed_sd": evidence.seed_sd(), "digest": data.digest,
-         "procedure": evidence.protocol(procedure), "n_train": n_train,
-         "why": _why(ranking, near, evidence, known, own), "nearest": near.nearest, "distance_limit": near.limit,
-         "known": known, "licences": licences(ranking, store),
-         **({"moved": learner.explain(asked, [c.setup for c in ranking], store)} if explain else {})},
-    )  # fmt: skip
+    sources, how = weigh_sources(candidates, data, store)
+    explanation = {
+        "seed": seed, "seed_sd": evidence.seed_sd(), "digest": data.digest, "procedure": evidence.protocol(procedure),
+        "n_train": n_train, "why": _why(ranking, near, evidence, known, own), "nearest": near.nearest,
+        "distance_limit": near.limit, "known": known, "licences": licences(ranking, store),
+    }  # fmt: skip
+    if explain:
+        explanation["moved"] = learner.explain(asked, [c.setup for c in ranking], store)
+    assumptions = (*data.assumptions, *notes, *_cost_notes(ranking, device), *how)
+    warnings = (*_distance_warnings(near), *caution.warnings_of(data))
+    return Recommendation(data.name, data.kind, PRIMARY[data.kind], ranking, sources, vector, learner.basis,
+                          caution.facts_line(data, data.kind), assumptions, warnings, explanation)  # fmt: skip
 
 
 # ---- the dataset, seen as a kind
@@ -280,15 +283,24 @@ def _order(c: Candidate) -> tuple:
     return (not c.runnable, math.isnan(c.score), 0.0 if math.isnan(c.score) else -c.score)
 
 
-def source_weights(candidates: list[Candidate], most: int = 5) -> tuple[tuple[str, float], ...]:
-    """The best single sources with weights in proportion to the best score that each is predicted to reach."""
+def weigh_sources(
+    candidates: list[Candidate], data: Dataset, store: Store, most: int = 5
+) -> tuple[tuple[tuple[str, float], ...], list[str]]:
+    """The best sources with their weights in an ensemble, which sum to 1, and one line on how they were weighed.
+
+    Chosen on the validation predictions of this dataset's own runs where the store has them; else the best single
+    sources in proportion to the best score that each is predicted to reach.
+    """
+    if chosen := source_ensemble(data, store):
+        return tuple(chosen.items()), ["weights of sources were chosen on the validation predictions of stored runs"]
     best: dict[str, float] = {}
     for c in candidates:
         if len(c.setup.sources) == 1 and c.runnable and math.isfinite(c.score):
             best[c.setup.sources[0]] = max(best.get(c.setup.sources[0], 0.0), c.score)
-    chosen = sorted(best.items(), key=lambda item: -item[1])[:most]
-    total = sum(score for _, score in chosen)
-    return tuple((name, score / total) for name, score in chosen) if total > 0 else ()
+    first = sorted(best.items(), key=lambda item: -item[1])[:most]
+    total = sum(score for _, score in first)
+    how = ["weights of sources are in proportion to their predicted scores"] if len(first) > 1 else []
+    return (tuple((name, score / total) for name, score in first) if total > 0 else ()), how
 
 
 def _why(ranking, near: caution.Experience, evidence: Evidence, known: list, own: int) -> list[str]:
@@ -303,7 +315,7 @@ def _why(ranking, near: caution.Experience, evidence: Evidence, known: list, own
     if ranking:
         rank, of, n = evidence.places(ranking[0].setup)
         if n:
-            lines.append(f"the first one came {rank:.1f}th of {of:.0f} on average over {n} comparisons in the evidence")
+            lines.append(f"mean rank of the first one: {rank:.1f} of {of:.0f}, over {n} comparisons in the evidence")
     return lines
 
 
@@ -319,6 +331,8 @@ def _distance_warnings(near: caution.Experience) -> list[str]:
 
 def _cost_notes(ranking: tuple[Candidate, ...], device: str | None) -> list[str]:
     notes = ["CPU minutes are core-minutes, scaled from stored runs to the samples and pixels here"]
+    if not any("cpu" in c.cost for c in ranking):
+        notes = ["none of these was run here yet: CPU minutes are unknown"]
     if device == "cuda" and not any("cuda" in c.cost for c in ranking):
         notes.append("no run on a GPU is in the evidence: GPU minutes are unknown")
     return notes

@@ -23,7 +23,7 @@ FLOORS = """
 2  sources
 3  experiments exams
 3  metalearner
-4  costs caution wishes inventory exchange asking
+4  costs caution wishes ensembles inventory exchange asking
 4  recommend
 5  options
 5  cli

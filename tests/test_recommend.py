@@ -1,5 +1,6 @@
 """Recommending: costs, cautions, wishes, known datasets, and that nothing is invented."""
 
+import io
 import math
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 from metamed import caution
 from metamed.costs import Costs, parse_minutes, side_of
 from metamed.dataset import ArrayImages, Card, Dataset
+from metamed.ensembles import greedy, source_ensemble
 from metamed.errors import EmptyStore, MetamedError, NotApplicable, UnknownName
-from metamed.recommend import as_kind, forget, recommend, source_weights
+from metamed.measures import get_measure
+from metamed.recommend import as_kind, forget, recommend, weigh_sources
 from metamed.records import Candidate, Run, Setup, Source
 from metamed.store import Store
 from metamed.tasks import make_task
@@ -184,10 +187,39 @@ def test_wrong_wishes_are_refused_before_any_work():
 
 def test_source_weights_sum_to_one_best_first():
     candidates = [Candidate(PROBE, 0.6, 0.5, 0.7), Candidate(TUNED, 0.9, 0.8, 1.0), Candidate(CNN, 0.99, 0, 1)]
-    found = source_weights(candidates)
-    assert [name for name, _ in found] == ["open.net", "closed.net"]
+    found, how = weigh_sources(candidates, pictures(20, 1), Store.memory())
+    assert [name for name, _ in found] == ["open.net", "closed.net"] and "predicted" in how[0]
     assert sum(w for _, w in found) == pytest.approx(1) and found[0][1] == pytest.approx(0.6)
-    assert source_weights([Candidate(TUNED, math.nan, math.nan, math.nan)]) == ()
+    unknown = [Candidate(TUNED, math.nan, math.nan, math.nan)]
+    assert weigh_sources(unknown, pictures(20, 1), Store.memory()) == ((), [])
+
+
+# ---- ensembles of sources
+
+
+def test_greedy_takes_the_perfect_member_alone_and_both_of_two_that_complete_each_other():
+    truth = np.arange(40) % 2
+    perfect, noise = np.eye(2)[truth], np.random.default_rng(0).dirichlet([1, 1], 40)
+    assert greedy({"a": noise, "b": perfect}, truth, get_measure("auc")) == {"b": 1.0}
+    half = np.arange(40) < 20
+    one, other = (np.where(part[:, None], perfect, 0.5) for part in (half, ~half))
+    assert greedy({"a": one, "b": other}, truth, get_measure("auc")) == {"a": 0.5, "b": 0.5}
+    assert greedy({"a": noise, "b": perfect}, truth, get_measure("log_loss")) == {"b": 1.0}
+
+
+def test_sources_of_a_dataset_with_runs_are_weighed_on_validation():
+    store, datasets = evidence(1)
+    data, index = datasets[0], np.arange(10)
+    right, wrong = np.eye(2)[data.target[:10]], np.eye(2)[1 - data.target[:10]]
+    for run in store.runs():
+        answers = right if run.setup == TUNED.id else wrong
+        file = io.BytesIO()
+        np.savez(file, validation=answers, test=answers, validation_index=index, test_index=index + 20)
+        store.add(run, artifacts={"predictions.npz": file.getvalue()})
+    assert source_ensemble(data, store) == {"open.net": 1.0}
+    assert source_ensemble(pictures(30, 5), store) == {}
+    found, how = weigh_sources([], data, store)
+    assert found == (("open.net", 1.0),) and "validation" in how[0]
 
 
 # ---- kinds
