@@ -1,12 +1,14 @@
-"""Writes docs/methods.md and the commands of docs/cli.md: `python -m benchmarks.reference_docs`."""
+"""Writes docs/methods.md, commands of docs/cli.md, session of README.md: `python -m benchmarks.reference_docs`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS, EXAMPLE = ROOT / "docs", "docs/examples/retina.h5"
 START, END = "<!-- commands -->\n", "<!-- end of commands -->\n"
+SESSION = "<!-- session -->\n", "<!-- end of session -->\n"
 KINDS = {"classification": "Classification", "segmentation": "Segmentation", "mil": "Multiple-instance learning",
          "similarity": "Similarity", "transfer": "Recipes: how a source is used"}  # fmt: skip
 HEAD = """# Methods
@@ -83,15 +85,31 @@ def method_docs() -> str:
     return "\n".join([*parts, "## Training\n", _space(SPACE, DEFAULTS)])
 
 
+def between(text: str, start: str, end: str, new: str) -> str:
+    """The text with what stands between two marks replaced."""
+    before, rest = text.split(start)
+    return before + start + new + end + rest.split(end)[1]
+
+
 def with_commands(text: str) -> str:
     """docs/cli.md with its commands as they are now."""
-    before, rest = text.split(START)
-    return before + START + command_docs() + END + rest.split(END)[1]
+    return between(text, START, END, command_docs())
+
+
+def session() -> str:
+    """The README's session: its first command and what it prints, from the evidence that ships and no other."""
+    import metamed
+
+    dataset = metamed.read(ROOT / EXAMPLE)
+    answer = metamed.recommend(dataset, metamed.Store.embedded())
+    return f"```text\n$ metamed recommend --dataset {EXAMPLE}\n{metamed.render(answer, given=EXAMPLE)}\n```\n"
 
 
 def main() -> None:
     cli = DOCS / "cli.md"
     cli.write_text(with_commands(cli.read_text(encoding="utf-8")), encoding="utf-8")
+    readme = ROOT / "README.md"
+    readme.write_text(between(readme.read_text(encoding="utf-8"), *SESSION, session()), encoding="utf-8")
     (DOCS / "methods.md").write_text(method_docs(), encoding="utf-8")
 
 

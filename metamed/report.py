@@ -17,7 +17,8 @@ from metamed.records import Candidate, Recommendation
 SCHEMA_VERSION = 1
 COLUMNS = ("#", "method", "{measure} [90 %]", "best", "CPU min", "GPU min", "evidence", "source", "settings")
 DEVICES = ("cpu", "cuda")
-TIE = "= as good as the row above: the difference is within what another seed makes"
+CLOSE = 0.005  # scores nearer than this are the same for all that anybody will notice
+TIE = f"= as good as the row above: within {CLOSE}, or within what another seed makes"
 
 
 def render(recommendation: Recommendation, form: str = "text", *, given: str = "FILE") -> str:
@@ -45,9 +46,9 @@ def write(recommendation: Recommendation, path: Path) -> None:
 def tied(r: Recommendation) -> list[bool]:
     """For each candidate: is its predicted score as good as that of the one above it?
 
-    As good: within the standard deviation between seeds (`explanation["seed_sd"]`), at least equal to three decimals.
+    As good: within `CLOSE`, or within the standard deviation between seeds (`explanation["seed_sd"]`).
     """
-    noise = max(r.explanation.get("seed_sd") or 0.0, 0.0005)
+    noise = max(r.explanation.get("seed_sd") or 0.0, CLOSE)
     scores = [c.score for c in r.ranking]
     return [i > 0 and abs(scores[i - 1] - scores[i]) <= noise for i in range(len(scores))]  # NaN is never a tie
 

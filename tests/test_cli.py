@@ -153,6 +153,24 @@ def test_inspect_shows_what_was_assumed(capsys, retina):
     assert "80 images 16x16x3 uint8" in out and "groups from patient_id" in out
 
 
+def test_a_run_is_kept_and_can_become_a_source(capsys, retina):
+    assert call(["run", "--dataset", str(retina), "--method", "small_cnn", "--set", "epochs=1", "--set", "width=16",
+                 "--as-source", "mine", "--device", "cpu"]) == 0  # fmt: skip
+    out, err = capsys.readouterr()
+    assert out.startswith("run ") and "\nauc " in out and "kept as source mine" in err
+    assert call(["list", "runs", "--json"]) == 0
+    runs = json.loads(capsys.readouterr().out)
+    assert [r["setup"] for r in runs if r["dataset"] == "retina"] == ["small_cnn(epochs=1, width=16) · from scratch"]
+    assert call(["list", "sources"]) == 0
+    assert "mine " in capsys.readouterr().out
+
+
+def test_a_setting_outside_of_its_domain_is_2(capsys, retina):
+    code, line = error_of(capsys, "run", "--dataset", retina, "--method", "small_cnn", "--set", "width=17")
+    assert code == 2 and "width=17" in line
+    assert "did you mean small_cnn" in error_of(capsys, "run", "--dataset", retina, "--method", "smal_cnn")[1]
+
+
 def test_results_go_into_the_store_and_between_stores(capsys, tmp_path):
     table = tmp_path / "results.csv"
     table.write_text("dataset,method,metric,value\na,x,auc,0.9\na,y,auc,0.8\nb,x,auc,0.7\nb,y,auc,0.75\n")

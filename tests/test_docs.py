@@ -13,7 +13,7 @@ from metamed.options import COMMON
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # the benchmarks are not installed
 
-from benchmarks.reference_docs import command_docs, commands, method_docs, with_commands  # noqa: E402
+from benchmarks.reference_docs import SESSION, command_docs, commands, method_docs, session, with_commands  # noqa: E402
 
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", *DOCS.glob("*.md")])
@@ -77,6 +77,13 @@ def test_the_two_commands_of_the_readme():
     assert "pip install . && metamed recommend --dataset docs/examples/retina.h5" in prompts
     assert "pip install '.[test]' && pytest" in prompts
     assert len(TEXT["README.md"].splitlines()) < 90
+
+
+def test_the_session_in_the_readme_is_what_comes_out(tmp_path, monkeypatch):
+    """Word by word, but for numbers: they may differ in the last digit between machines."""
+    monkeypatch.setenv("METAMED_CACHE_DIR", str(tmp_path))
+    shown = TEXT["README.md"].split(SESSION[0])[1].split(SESSION[1])[0]
+    assert re.findall(r"[^\W\d]+", shown) == re.findall(r"[^\W\d]+", session()), f"README.md is {AGAIN}"
 
 
 def test_python_in_the_quickstart_runs(tmp_path, monkeypatch, capsys):
