@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,9 +101,11 @@ def run(
     from metamed.experiments import make_task, run_setup
     from metamed.sources import as_source as keep
 
+    if download:
+        common.need_network("--download")
     data, mine = _read(dataset, images, labels, group, kind), common.own()
     setup = _setup(data, common, rank, method, set or [], source or [], recipe)
-    _bring_sources(setup, common, mine)
+    _bring_sources([setup], common, mine)
     done = run_setup(setup, make_task(data), data, mine, seed=common.seed, device=device or "auto", download=download,
                      keep_weights=as_source is not None, progress=common.progress)  # fmt: skip
     _show_run(done, setup)
@@ -115,12 +119,12 @@ def bench_run(common: Common, suite: str, data: o.DATA, device: o.DEVICE = None,
     from metamed.experiments import run_suite
 
     def tell(done, job) -> None:
-        common.say(f"{job.task.dataset}  {job.setup.label}  {done.error or done.evaluations}")
+        score = done.error or f"{job.task.measure} {done.score(job.task.measure):.3f}"
+        common.say(f"{job.task.dataset}  {job.setup.label}  seed {done.seed}: {score}")
 
-    mine, chosen = common.own(), _suite(suite)
+    chosen, find, mine = _suite(suite, data, common)
     with _executor(workers) as executor:
-        done = run_suite(chosen, mine, _finder(data), device=device or "auto", executor=executor, workers=workers,
-                         report=tell)  # fmt: skip
+        done = run_suite(chosen, mine, find, device=device or "auto", executor=executor, workers=workers, report=tell)
     print(f"{suite}: {len(done)} new runs, {sum(r.error is not None for r in done)} of them failed")
 
 
@@ -129,9 +133,9 @@ def bench_status(common: Common, suite: str, data: o.DATA):
     """Say how many runs of a suite are stored and how many are missing."""
     from metamed.experiments import pending
 
-    chosen = _suite(suite)
+    chosen, find, mine = _suite(suite, data, common)
     total = len(chosen.datasets) * len(chosen.setups) * len(chosen.seeds) * len(chosen.sizes)
-    missing = sum(1 for _ in pending(chosen, common.own(), _finder(data)))
+    missing = sum(1 for _ in pending(chosen, mine, find))
     print(f"{suite}: {total - missing} of {total} runs stored, {missing} missing")
 
 
@@ -294,11 +298,11 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _bring_sources(setup, common: Common, mine) -> None:
-    """Shipped sources that the setup names become known to the store that the run will lie in."""
-    evidence = common.evidence() if setup.sources else None
-    for name in setup.sources:
-        mine.add(evidence.source(name))
+def _bring_sources(setups: Iterable, common: Common, mine) -> None:
+    """Shipped sources that the setups name become known to the store that their runs will lie in."""
+    names = {name for setup in setups for name in setup.sources}
+    evidence = common.evidence() if names else None
+    mine.add_all([evidence.source(name) for name in sorted(names)])
 
 
 def _show_run(done, setup) -> None:
@@ -308,31 +312,38 @@ def _show_run(done, setup) -> None:
     print(_columns([(name, f"{done.score(name):.4f}") for name in done.evaluations]))
 
 
-def _suite(name: str):
-    """A suite of `benchmarks.suites` in the working folder, else of the entry points `metamed.suites`."""
+def _suite(name: str, folder: Path, common: Common) -> tuple:
+    """(suite, how its datasets are found, the store for its runs).
+
+    Suites are those of `benchmarks.suites` in the working folder, else of the entry points `metamed.suites`. A dataset
+    is the file or folder below `folder` called like it; `FAMILIES` beside the suites says what belongs together.
+    """
+    suites, families = _suites()
+    if name not in suites:
+        raise UnknownName("suite", name, suites)
+
+    def find(dataset: str):
+        found = [p for p in sorted(folder.rglob("*")) if dataset in (p.name, p.stem)]
+        if not found:
+            raise UnknownName(f"dataset in {folder}", dataset, {p.stem for p in folder.rglob("*")})
+        data = _read(str(found[0]))
+        return replace(data, card=replace(data.card, family=families.get(dataset, data.card.family)))
+
+    mine = common.own()
+    _bring_sources(suites[name].setups, common, mine)
+    return suites[name], find, mine
+
+
+def _suites() -> tuple[dict, dict]:
     from importlib import import_module
     from importlib.metadata import entry_points
 
     sys.path.insert(0, os.getcwd())
     try:
-        suites = import_module("benchmarks.suites").SUITES
+        module = import_module("benchmarks.suites")
     except ModuleNotFoundError:
-        suites = {entry.name: entry.load() for entry in entry_points(group="metamed.suites")}
-    if name not in suites:
-        raise UnknownName("suite", name, suites)
-    return suites[name]
-
-
-def _finder(folder: Path):
-    """Finds a suite's dataset: the file or folder below `folder` that is called like it."""
-
-    def find(name: str):
-        found = [p for p in sorted(folder.rglob("*")) if name in (p.name, p.stem)]
-        if not found:
-            raise UnknownName(f"dataset in {folder}", name, [p.stem for p in folder.rglob("*")])
-        return _read(str(found[0]))
-
-    return find
+        return {entry.name: entry.load() for entry in entry_points(group="metamed.suites")}, {}
+    return module.SUITES, getattr(module, "FAMILIES", {})
 
 
 def _executor(workers: int):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from metamed.errors import MetamedError
+from metamed.errors import MetamedError, PublishError
 
 
 def option(kind: type, name: str, help: str, **more) -> Any:
@@ -87,6 +87,10 @@ class Common:
         from metamed.store import Store
 
         return Store.default() if self.store is None else Store(self.store)
+
+    def need_network(self, doing: str) -> None:
+        if self.offline:
+            raise PublishError(f"{doing} needs the network, which --offline forbids")
 
     def say(self, text: str) -> None:
         if not self.quiet:

@@ -171,6 +171,25 @@ def test_a_setting_outside_of_its_domain_is_2(capsys, retina):
     assert "did you mean small_cnn" in error_of(capsys, "run", "--dataset", retina, "--method", "smal_cnn")[1]
 
 
+def test_offline_forbids_a_download(capsys, retina):
+    code, line = error_of(capsys, "run", "--dataset", retina, "--rank", "1", "--download", "--offline")
+    assert code == 5 and "--offline" in line
+
+
+def test_no_path_and_no_patient_leaves_in_a_report(capsys, tmp_path, monkeypatch):
+    data = blobs(80)
+    patients = np.array([f"Mustermann-{p}" for p in data.groups], dtype="S20")
+    path = tmp_path / "secret-folder" / "retina.h5"
+    path.parent.mkdir()
+    write(path, images=data.images.array.transpose(0, 2, 3, 1), labels=data.target, patient_id=patients)
+    report = tmp_path / "report.html"
+    assert call(["recommend", "--dataset", str(path), "--json", "--report", str(report)]) == 0
+    out = capsys.readouterr().out
+    json.loads(out, parse_constant=lambda c: pytest.fail(f"{c} in JSON"))
+    for text in (out, report.read_text(encoding="utf-8")):
+        assert "Mustermann" not in text and "secret-folder" not in text and "retina" in text
+
+
 def test_results_go_into_the_store_and_between_stores(capsys, tmp_path):
     table = tmp_path / "results.csv"
     table.write_text("dataset,method,metric,value\na,x,auc,0.9\na,y,auc,0.8\nb,x,auc,0.7\nb,y,auc,0.75\n")
@@ -260,3 +279,37 @@ def test_a_closed_pipe_is_quiet():
     command = f"{sys.executable} -m metamed list metafeatures | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, cwd=ROOT)
     assert done.stderr == "" and done.stdout
+
+
+@pytest.fixture
+def _working_folder(tmp_path, monkeypatch):
+    """A working folder with a suite of its own; whatever `benchmarks` is known already comes back afterwards."""
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "__init__.py").write_text("")
+    (tmp_path / "benchmarks" / "suites.py").write_text(
+        "from metamed.experiments import Suite\nfrom metamed.records import Setup\n"
+        "SETUPS = tuple(Setup('small_cnn', {'epochs': 1, 'width': 16, 'depth': d}) for d in (2, 4))\n"
+        "SUITES = {'tiny': Suite('tiny', ('retina',), SETUPS)}\nFAMILIES = {'retina': 'eyes'}\n"
+    )
+    known = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "benchmarks"}
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
+        del sys.modules[name]
+    sys.modules.update(known)
+
+
+def test_a_suite_of_the_working_folder_is_run_and_goes_on(_working_folder, retina, capsys):
+    def bench(*arguments) -> str:
+        code = call(["bench", *arguments, "--data", str(retina.parent), "--quiet"])
+        out, err = capsys.readouterr()
+        assert code == 0 or err
+        return out + err
+
+    assert bench("status", "tiny") == "tiny: 0 of 2 runs stored, 2 missing\n"
+    assert bench("run", "tiny", "--device", "cpu") == "tiny: 2 new runs, 0 of them failed\n"
+    assert bench("run", "tiny", "--device", "cpu") == "tiny: 0 new runs, 0 of them failed\n"
+    assert "no suite 'tny' (did you mean tiny?)" in bench("run", "tny")
+    assert call(["list", "datasets", "--json"]) == 0
+    assert any(d["family"] == "eyes" for d in json.loads(capsys.readouterr().out))
