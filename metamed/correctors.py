@@ -181,9 +181,10 @@ def corrections(train: Table, target: Table, residual: np.ndarray) -> dict[str, 
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """What is known before trees: `order` and the plain `list`, (k, m), and `features` (k, m, p) for the trees.
+    """What is known before trees: `order` and the prior `list`, (k, m), and `features` (k, m, p) for the trees.
 
-    kind: which recipe made it, source or method. anchor: (k, m), what the trees learn the departure from.
+    kind: which recipe made it, source or method. anchor: (k, m), what the trees learn the departure from. list: average
+    ranks and nothing else, so that falling back to it equals the baseline that everything is judged against.
     share: the trees' part in the answer, order + share x trees. names: of the features.
     """
 
@@ -213,6 +214,12 @@ class Base:
         return [self.rows([i]) for i in range(len(self.order))]
 
 
+def plain_list(train: Table, target: Table) -> np.ndarray:
+    """The prior list: average ranks over the datasets, each counting once, (k, m)."""
+    means = weighted_mean(spread_ranks(train.scores), np.ones(len(train.datasets)))
+    return np.tile(means, (len(target.datasets), 1))
+
+
 def method_base(train: Table, target: Table) -> Base:
     """For methods: prior list with families weighted equally + the mean of the four corrections and the trees."""
     scale = common_scale(train.scores)
@@ -225,7 +232,8 @@ def method_base(train: Table, target: Table) -> Base:
     unknown = np.full(shape[0], np.nan)  # facts go in as they are, so that a column means the same for any training set
     features |= {n: target.facts.get(n, unknown)[:, None] for n, f in train.facts.items() if f.dtype != object}
     features |= {f"item.{i}": descriptors[:, i] for i in range(descriptors.shape[1])}
-    return Base.of("method", lists + share * sum(parts.values(), np.zeros(shape)), lists, lists, share, features)
+    order = lists + share * sum(parts.values(), np.zeros(shape))
+    return Base.of("method", order, plain_list(train, target), lists, share, features)
 
 
 def source_base(train: Table, target: Table) -> Base:
@@ -244,7 +252,7 @@ def source_base(train: Table, target: Table) -> Base:
     spread = np.array([np.nanstd(c) if np.isfinite(c).sum() > 1 else np.nan for c in scale.T])
     features = {"list": lists, "domain": strong - lists, "hint": hint, **_pair_facts(train, target), "spread": spread}
     features = {n: standardise(np.where(open_, f, np.nan)) for n, f in features.items()}
-    return Base.of("source", np.nan_to_num(order), np.nan_to_num(lists), np.nan_to_num(order), 1.0, features)
+    return Base.of("source", np.nan_to_num(order), plain_list(train, target), np.nan_to_num(order), 1.0, features)
 
 
 def _domain_lists(train: Table, target: Table, scale, weights) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from metamed.correctors import design, fact_distance, spread_ranks, weighted_mean
+from metamed.correctors import design, fact_distance, plain_list, weighted_mean
 from metamed.errors import NotApplicable
 from metamed.tables import Table
 
@@ -94,15 +94,10 @@ def marks_of(truth: np.ndarray, order: np.ndarray, score, low, high) -> dict[str
 # --- baselines ---
 
 
-def _tile(row: np.ndarray, target: Table) -> np.ndarray:
-    return np.tile(row, (len(target.datasets), 1))
-
-
 def prior_list(train: Table, target: Table) -> Prediction:
     """Average rank over the other datasets, each counting once; the expected score is the item's mean."""
-    ones = np.ones(len(train.datasets))
-    scores = weighted_mean(train.scores, ones)
-    return Prediction(_tile(weighted_mean(spread_ranks(train.scores), ones), target), _tile(scores, target))
+    scores = weighted_mean(train.scores, np.ones(len(train.datasets)))
+    return Prediction(plain_list(train, target), np.tile(scores, (len(target.datasets), 1)))
 
 
 def prior_list_modality(train: Table, target: Table) -> Prediction:

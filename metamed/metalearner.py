@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from metamed.correctors import WEAK, Base, base_of, common_scale, fact_distance, family_weights, normal_scores
+from metamed.correctors import KEEP, WEAK, Base, base_of, common_scale, fact_distance, family_weights, normal_scores
 from metamed.errors import ReadError
 from metamed.examples import is_own, tables_from, vector_facts, vectors_of
 from metamed.exams import Prediction, judged, weighted_tau
@@ -259,8 +259,11 @@ class MetaLearner:
 
     def _moved(self, base: Base, parts: np.ndarray, j: int) -> dict:
         trees = {n: round(float(v), 4) for n, v in zip(base.names, parts, strict=False) if abs(v) > 1e-4}
-        correction = float(base.order[0, j] - base.list[0, j] + parts.sum()) if self.fitted.open else 0.0
-        return {"list": round(float(base.list[0, j]), 4), "correction": round(correction, 4), "trees": trees}
+        start = float(np.nan_to_num(base.features[0, j, base.names.index("list")])) * (
+            KEEP if base.kind == "source" else 1
+        )
+        correction = float(base.order[0, j] - start + parts.sum()) if self.fitted.open else 0.0
+        return {"list": round(start, 4), "correction": round(correction, 4), "trees": trees if self.fitted.open else {}}
 
     def save(self, path: str | Path | None = None) -> Path:
         """Write what is learned as JSON; among the package's own data by default."""

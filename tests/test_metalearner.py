@@ -20,6 +20,7 @@ from metamed.correctors import (
     gaussian_process,
     item_kernels,
     normal_scores,
+    spread_ranks,
 )
 from metamed.errors import NotApplicable, ReadError
 from metamed.examples import tables_of
@@ -101,7 +102,8 @@ def test_distance_of_facts_by_hand():
 def test_without_facts_nothing_is_corrected():
     data = replace(table(), facts={})
     assert corrections(data, data.rows([0]), common_scale(data.scores)) == {}
-    assert (base_of(data, data.rows([0]).hidden()).order == base_of(data, data.rows([0]).hidden()).list).all()
+    base = base_of(data, data.rows([0]).hidden())
+    assert (base.order == base.anchor).all() and base.list[0] == pytest.approx(spread_ranks(data.scores).mean(0))
 
 
 # ---- trees
@@ -317,6 +319,16 @@ def test_what_ships_is_used_only_for_the_evidence_that_it_learned_from(tmp_path,
     task = next(t for t in more.records("task") if t.dataset == "set0")
     more.add(Run(task.id, FROM.id, 7, (1,), {"auc": (0.5,)}, 1.0))
     assert MetaLearner.load("classification", more).evidence != learner.evidence and len(calls) == 1
+
+
+def test_what_ships_is_what_the_shipped_evidence_teaches():
+    for path in metalearner.SHIPPED.glob("*.json"):
+        shipped, again = MetaLearner.read(path), MetaLearner(path.stem).fit(Store.embedded())
+        assert shipped.evidence == again.evidence, f"{path.name} is stale: fit it to Store.embedded() and save it"
+        features = np.random.default_rng(0).normal(size=(50, len(shipped.fitted.names)))
+        assert evaluate(shipped.fitted.models, features) == pytest.approx(
+            evaluate(again.fitted.models, features), abs=1e-4
+        )
 
 
 def test_answering_needs_numpy_alone(tmp_path):
