@@ -260,6 +260,7 @@ def _examined(tables: list, training: list, common: Common) -> list:
     results, refused = [], []
     for table in tables:
         rankers = {"metamed": fit_predict}
+        common.say(f"examining {table.name}: {len(table.datasets)} datasets, {len(table.items)} items")
         try:
             across = select(training, " ".join(table.name.split()[1:])) if training else None
             results.append(hold(table, rankers, seed=common.seed) if across is None

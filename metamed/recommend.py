@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -170,11 +170,12 @@ class Evidence:
         return dict(found)
 
     def protocol(self, procedure: str) -> str:
-        """What predicted scores stand for: our procedure, with the most samples that runs got, or the papers'."""
-        sizes = [_size(r["protocol"]) for r in self.rows if r["study"] == "metamed"]
-        if not sizes:
+        """What predicted scores stand for: our procedure with the samples that most runs got, or the papers'."""
+        own = Counter(_size(r["protocol"]) for r in self.rows if r["study"] == "metamed")
+        if not own:
             return "the papers' own protocols: nothing was run here yet"
-        return procedure + (f" with at most {max(sizes):.0f} labelled samples" if math.isfinite(max(sizes)) else "")
+        size = own.most_common(1)[0][0]
+        return procedure + (f" with at most {size:.0f} labelled samples" if math.isfinite(size) else "")
 
     def seed_sd(self) -> float:
         """Standard deviation of a score between seeds, pooled over all that was repeated; NaN without repeats."""
