@@ -69,7 +69,7 @@ def weighted_tau(truth: np.ndarray, order: np.ndarray) -> float:
 
 
 def regret(truth: np.ndarray, order: np.ndarray, k: int = 1) -> float:
-    """Best score minus the best score among the first k; ties in the order are shared out by position."""
+    """Best score minus the best score among the first k; of ties the earlier item comes first."""
     return float(truth.max() - truth[np.argsort(-order, kind="stable")[:k]].max())
 
 

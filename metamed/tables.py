@@ -12,7 +12,6 @@ import numpy as np
 
 from metamed.errors import ReadError, UnknownName
 
-COLUMNS = ("dataset", "method", "pretraining_source", "setting", "metric", "value")
 ALIASES = {
     "n": ("n_train", "num_samples"),
     "classes": ("n_classes", "num_classes"),
@@ -121,19 +120,12 @@ def distinct(columns: Columns) -> Columns:
 
 
 def read_tables(
-    path,
-    *,
-    datasets=None,
-    families=None,
-    distances=None,
-    networks=None,
-    labels=None,
-    items: Sequence[str] | None = None,
-    by: Sequence[str] | None = None,
-) -> list[Table]:
+    path, *, datasets=None, families=None, distances=None, networks=None, labels=None,
+    items: Sequence[str] | None = None, by: Sequence[str] | None = None,
+) -> list[Table]:  # fmt: skip
     """Result tables of a CSV, one Table for each (task, metric, scenario), or each (metric, *by).
 
-    path: columns dataset, method, pretraining_source, setting, metric, value, one row a figure (see `COLUMNS`).
+    path: columns dataset, method, pretraining_source, setting, metric, value, one row a figure.
     datasets: CSV of facts about datasets. families: CSV of (dataset, family). distances: CSV of (source, target,
     value) by name. networks: CSV of facts about architectures. labels: CSV of (dataset, label_kind).
     items: the columns that name an item; by default the fewest of method, pretraining_source and setting
