@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from metamed import __version__, caution
+from metamed import caution
 from metamed.costs import Costs, parse_minutes, side_of
 from metamed.dataset import Dataset, Kind
 from metamed.ensembles import source_ensemble
@@ -20,7 +20,7 @@ from metamed.errors import EmptyStore, NotApplicable, ReadError, UnknownName
 from metamed.evidence import DatasetFacts
 from metamed.measures import PRIMARY
 from metamed.metafeatures import extract
-from metamed.metalearner import SHIPPED, MetaLearner
+from metamed.metalearner import SHIPPED, VERSION, MetaLearner
 from metamed.records import Candidate, Recommendation, Setup, content_id
 from metamed.store import Store
 from metamed.wishes import Wishes, licences
@@ -117,7 +117,7 @@ def learner_of(kind: Kind, store: Store, rows: list[dict], seed: int = 0) -> Met
     Kept in $METAMED_CACHE_DIR, else the user's cache folder. The learner itself checks that it fits the evidence.
     """
     known = [(row["evidence"], str(row["score"]), row["dataset"], row["family"]) for row in rows]
-    path = _cache() / f"{kind}-{content_id('learner', __version__, seed, known)}.json"
+    path = _cache() / f"{kind}-{content_id('learner', VERSION, seed, known)}.json"
     if path.exists():
         with suppress(ReadError):
             return MetaLearner.read(path)
