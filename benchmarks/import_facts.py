@@ -11,11 +11,10 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from metamed import evidence
 from metamed.dataset import Card
-from metamed.evidence import DatasetFacts, pseudo_digest
 from metamed.records import Source
-from metamed.store import Store
+from metamed.store import Store, evidence
+from metamed.store.evidence import DatasetFacts, pseudo_digest
 
 SHARED = Path(os.environ.get("METAMED_SHARED", Path(__file__).parents[2] / "shared"))
 DATA = Path(__file__).parents[1] / "metamed" / "data"

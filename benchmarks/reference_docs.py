@@ -49,7 +49,7 @@ def _cell(text: str) -> str:
 
 def command_docs() -> str:
     """The options that all commands take, then each command with its own."""
-    from metamed.options import COMMON
+    from metamed.cli.options import COMMON
 
     parts, last = [], None
     for name, command in commands():

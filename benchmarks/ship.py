@@ -12,12 +12,11 @@ from pathlib import Path
 import metamed
 from benchmarks.run import find
 from benchmarks.suites import SUITES
-from metamed import evidence
 from metamed.dataset import KINDS
 from metamed.errors import NotApplicable
 from metamed.metafeatures import extract
 from metamed.metalearner import MetaLearner
-from metamed.store import Store
+from metamed.store import Store, evidence
 
 DATA = Path(metamed.__file__).parent / "data"
 

@@ -79,23 +79,29 @@ def _grow(base: Base, target: np.ndarray, weights: np.ndarray, seed: int) -> tup
     return grow(base.features[there], (target - base.anchor)[there], rows, range(seed, seed + SEEDS))
 
 
-def fit(train: Table, *, seed: int = 0) -> Fitted:
+def fit(train: Table, *, seed: int = 0, gated: bool = True) -> Fitted:
     """Learn trees on cross-fitted bases, decide the gate by leaving families out once more, and measure the error.
 
     As in stacking, the gate's trees do not see the family that they are tried on, but the bases of their training rows
-    did: leaving it out there too would cost its square.
+    did: leaving it out there too would cost its square. gated: False leaves the gate open, which shows a leak sooner.
     """
     folds, plain = train.family_folds(), list_only(train)
     if len(folds) < FEWEST:
         return plain
     base = crossfit(train)
     target, weights = outcome(train, base), family_weights(train.families, 0.5)
-    gains, asked = [], judged(train)
-    for fold in (f for f in folds if (f & asked).any()):
-        models = _grow(base.rows(~fold), target[~fold], weights[~fold], seed)
-        gains.append(_gain(train.scores[fold & asked], base.rows(fold & asked), models))
+    gains = _gains(train, base, target, weights, seed) if gated else [np.inf]
     models = _grow(base, target, weights, seed)
     return Fitted(models, float(np.mean(gains)), plain.error, len(folds), base.names)
+
+
+def _gains(train: Table, base: Base, target: np.ndarray, weights: np.ndarray, seed: int) -> list[float]:
+    """What trees that were grown without a family gain on it, for each family that may be asked about."""
+    gains, asked = [], judged(train)
+    for fold in (f for f in train.family_folds() if (f & asked).any()):
+        models = _grow(base.rows(~fold), target[~fold], weights[~fold], seed)
+        gains.append(_gain(train.scores[fold & asked], base.rows(fold & asked), models))
+    return gains
 
 
 def _gain(scores: np.ndarray, base: Base, models: tuple[dict, ...]) -> float:
@@ -139,6 +145,11 @@ def _in_order(order: np.ndarray, score: np.ndarray) -> np.ndarray:
 def fit_predict(train: Table, target: Table) -> Prediction:
     """The learner as a ranker: the very same for exams and for recommending."""
     return answer(fit(train), train, target)
+
+
+def ungated(train: Table, target: Table) -> Prediction:
+    """The learner as if its gate were always open: for controls, never for an answer."""
+    return answer(fit(train, gated=False), train, target)
 
 
 def list_only(train: Table) -> Fitted:

@@ -12,7 +12,7 @@ import pytest
 from conftest import blobs
 
 from metamed.cli import call
-from metamed.inventory import LISTS
+from metamed.cli.inventory import LISTS
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "sklearn", "pandas", "xgboost", "scipy", "openml", "matplotlib", "optuna", "skimage"}
@@ -111,7 +111,7 @@ def test_a_bug_is_1_in_one_line_and_a_traceback_only_when_asked(capsys, monkeypa
     def broken(*_):
         raise ZeroDivisionError("oh no")
 
-    monkeypatch.setattr("metamed.inventory.rows", broken)
+    monkeypatch.setattr("metamed.cli.inventory.rows", broken)
     code, line = error_of(capsys, "list", "methods")
     assert code == 1 and "ZeroDivisionError: oh no" in line and "METAMED_DEBUG=1" in line
     monkeypatch.setenv("METAMED_DEBUG", "1")
@@ -123,7 +123,7 @@ def test_ctrl_c_is_130(capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("metamed.inventory.rows", interrupted)
+    monkeypatch.setattr("metamed.cli.inventory.rows", interrupted)
     assert call(["list", "methods"]) == 130
 
 

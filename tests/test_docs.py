@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from metamed.cli.options import COMMON
 from metamed.methods import described
-from metamed.options import COMMON
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # the benchmarks are not installed

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from metamed.dataset import UNLABELLED
-from metamed.encodings import encode_bags, encode_groups, encode_labels, encode_split, find_axes
 from metamed.errors import ReadError
+from metamed.readers.encodings import encode_bags, encode_groups, encode_labels, encode_split, find_axes
 
 
 def tried(item: tuple[int, ...]):

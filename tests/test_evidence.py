@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metamed import evidence
 from metamed.dataset import ArrayImages, Dataset, Split
 from metamed.errors import ReadError
-from metamed.published import translate
 from metamed.records import Published, Run, Setup, Source, Task
-from metamed.store import Store
+from metamed.store import Store, evidence
+from metamed.store.published import translate
 
 DATA = Path(__file__).parents[1] / "metamed" / "data"
 TABLES = ("dataset", "source", "setup", "task", "run", "published")

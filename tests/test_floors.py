@@ -15,17 +15,13 @@ FLOORS = """
 0  assessments
 0  dataset
 0  records
-1  methods measures evidence encodings inspection lazy
-1  layouts tasks limits
-1  readers
-2  artifacts database published report trust training tables
-2  store correctors metafeatures flows examples trees
-2  sources
+1  methods measures readers
+2  tasks store trust training tables
+2  report correctors metafeatures flows examples trees
+3  sources
 3  experiments exams
 3  metalearner
-4  costs caution wishes ensembles inventory exchange asking
-4  recommend
-5  options
+4  recommend exchange asking
 5  cli
 6  __init__ __main__
 """
@@ -53,13 +49,13 @@ GUESTS = {
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "platformdirs": {"store", "recommend"},
-    "typer": {"cli", "options"},
-    "sqlite3": {"store", "database"},
+    "typer": {"cli"},
+    "sqlite3": {"store"},
     "numpy": set(ROW_OF),
 }
 # where a guest may be imported on the top level: everybody else pays for it inside the function that needs it
 AT_THE_TOP = {"numpy": set(ROW_OF), "torch": {"training", "flows"}, "torchvision": {"flows"}, "h5py": {"readers"},
-              "typer": {"cli", "options"}, "sqlite3": {"store", "database"}}  # fmt: skip
+              "typer": {"cli"}, "sqlite3": {"store"}}  # fmt: skip
 
 
 def _modules() -> dict[str, Path]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from metamed.dataset import ArrayImages, Dataset
-from metamed.inspection import inspect
+from metamed.readers.inspection import inspect
 
 
 def test_inspect_tells_leaks():

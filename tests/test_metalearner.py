@@ -25,7 +25,7 @@ from metamed.correctors import (
 from metamed.errors import NotApplicable, ReadError
 from metamed.examples import tables_of
 from metamed.exams import Prediction, exam
-from metamed.metalearner import MetaLearner, answer, crossfit, fit, fit_predict, list_only
+from metamed.metalearner import MetaLearner, answer, crossfit, fit, fit_predict, list_only, ungated
 from metamed.records import Published, Run, Setup
 from metamed.store import Store
 from metamed.tables import Table
@@ -161,13 +161,6 @@ def test_facts_that_matter_are_used():
 def test_hints_that_matter_are_used():
     result = exam(sources(8), {"metamed": fit_predict})
     assert result.mean("metamed", "tau") > result.mean("prior_list", "tau") + 0.05
-
-
-def ungated(train, target):
-    """The learner as if its gate were open: what a leak would feed shows more clearly."""
-    base, asked = crossfit(train), base_of(train, target)
-    models = metalearner._grow(base, metalearner.outcome(train, base), np.ones(len(train.datasets)), 0)
-    return Prediction(metalearner.corrected(asked, models))
 
 
 def test_facts_of_other_datasets_gain_nothing():

@@ -108,8 +108,8 @@ def _total(images, i: int) -> int:
 def test_large_images_are_not_kept_and_blocks_follow_the_chunks(tmp_path, monkeypatch):
     images = pixels(40, 16, 16)
     data = read(h5(tmp_path / "x.h5", options={"chunks": (6, 16, 16)}, images=images))
-    monkeypatch.setattr("metamed.lazy.KEPT_BYTES", 100)
-    monkeypatch.setattr("metamed.lazy._BLOCK_BYTES", 13 * 256)
+    monkeypatch.setattr("metamed.readers.lazy.KEPT_BYTES", 100)
+    monkeypatch.setattr("metamed.readers.lazy._BLOCK_BYTES", 13 * 256)
     asked, decode = [], H5Images._read
     monkeypatch.setattr(H5Images, "_read", lambda self, a, b: asked.append((a, b)) or decode(self, a, b))
     assert np.array_equal(everything(data)[:, 0], images)

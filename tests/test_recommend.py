@@ -15,17 +15,16 @@ from conftest import blobs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metamed import caution
-from metamed.costs import Costs, parse_minutes, side_of
 from metamed.dataset import ArrayImages, Card, Dataset
-from metamed.ensembles import greedy, source_ensemble
 from metamed.errors import EmptyStore, MetamedError, NotApplicable, UnknownName
 from metamed.measures import get_measure
-from metamed.recommend import as_kind, forget, recommend, weigh_sources
+from metamed.recommend import as_kind, caution, forget, recommend, weigh_sources
+from metamed.recommend.costs import Costs, parse_minutes, side_of
+from metamed.recommend.ensembles import greedy, source_ensemble
+from metamed.recommend.wishes import Wishes, commercial
 from metamed.records import Candidate, Run, Setup, Source
 from metamed.store import Store
 from metamed.tasks import make_task
-from metamed.wishes import Wishes, commercial
 
 CNN, WIDE = Setup("small_cnn", {"image_size": 16}), Setup("small_cnn", {"image_size": 16, "width": 64})
 TUNED = Setup("mobilenet", {"image_size": 16}, "finetune", ("open.net",))
@@ -108,7 +107,7 @@ def test_cost_of_a_known_run_is_its_own(known):
 
 
 def test_default_image_size_is_that_of_training():
-    from metamed.costs import IMAGE_SIZE
+    from metamed.recommend.costs import IMAGE_SIZE
     from metamed.training import DEFAULTS
 
     assert DEFAULTS["image_size"] == IMAGE_SIZE

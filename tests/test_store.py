@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from metamed.dataset import ArrayImages, Card, Dataset, Split
 from metamed.errors import MetamedError, UnknownName
-from metamed.evidence import DatasetFacts, folds_to_text, pseudo_digest, text_to_folds
 from metamed.records import Published, Run, Setup, Source, Task
 from metamed.store import Store
+from metamed.store.evidence import DatasetFacts, folds_to_text, pseudo_digest, text_to_folds
 
 ROOT = Path(__file__).parents[1]
 
@@ -383,7 +383,7 @@ def test_what_is_no_store_is_not_opened(tmp_path):
 
 
 def test_a_migration_is_applied_once_to_old_stores(classification_data, tmp_path, monkeypatch):
-    from metamed import database
+    from metamed.store import database
 
     store, _, _, r = filled(classification_data, Store(tmp_path / "old.db"))
     store.close()

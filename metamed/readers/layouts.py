@@ -13,7 +13,8 @@ import numpy as np
 
 from metamed.assessments import Triplets
 from metamed.dataset import Card, Dataset, Images
-from metamed.encodings import (
+from metamed.errors import ReadError
+from metamed.readers.encodings import (
     PARTS,
     Axes,
     class_names,
@@ -27,7 +28,6 @@ from metamed.encodings import (
     plain,
     text,
 )
-from metamed.errors import ReadError
 
 # role -> names that an array of that role has, the preferred first; compared in lower case
 ROLES = {

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from metamed.dataset import KINDS, UNLABELLED, ArrayImages, Card, Dataset
-from metamed.encodings import PARTS, Axes
 from metamed.errors import NotApplicable, ReadError, UnknownName
-from metamed.inspection import inspect
-from metamed.layouts import Archive, Wanted, interpret
-from metamed.lazy import LazyImages, finite
+from metamed.readers.encodings import PARTS, Axes
+from metamed.readers.inspection import inspect
+from metamed.readers.layouts import Archive, Wanted, interpret
+from metamed.readers.lazy import LazyImages, finite
 
 __all__ = ["READERS", "Reader", "inspect", "read", "reader"]
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 from typer import Exit, Option, Typer
 
-from metamed import options as o
+from metamed.cli import options as o
+from metamed.cli.options import Common, command
 from metamed.errors import MetamedError, NotApplicable, UnknownName
-from metamed.options import Common, command
 
 app = Typer(name="metamed", no_args_is_help=True, pretty_exceptions_enable=False)
 bench = Typer(no_args_is_help=True, help="Run a suite of experiments, or see how far it is.")
@@ -162,7 +162,7 @@ def exam(
 @command(app, "list")
 def list_(common: Common, what: str, as_json: o.JSON = False):
     """List methods, metafeatures, readers, measures, datasets, sources or runs."""
-    from metamed.inventory import rows
+    from metamed.cli.inventory import rows
 
     found = rows(what, common.evidence)
     print(_json(found) if as_json else _columns([row.values() for row in found]))
@@ -190,7 +190,7 @@ def store_export(common: Common, folder: Path):
 @command(app)
 def doctor(common: Common, as_json: o.JSON = False):
     """Show versions, device, store and extras: what to paste into a bug report. A key is never printed."""
-    from metamed.inventory import examine
+    from metamed.cli.inventory import examine
 
     facts = examine(common.evidence())
     print(_json(facts) if as_json else _columns(list(facts.items())))

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from metamed import evidence
-from metamed.artifacts import Artifacts
-from metamed.database import Database
 from metamed.dataset import Dataset, near_matches
 from metamed.errors import MetamedError, UnknownName
-from metamed.evidence import COLUMNS, DatasetFacts, Record, from_row, to_row
-from metamed.limits import checked
 from metamed.measures import get_measure
 from metamed.records import Run, Setup, Source
+from metamed.store import evidence
+from metamed.store.artifacts import Artifacts
+from metamed.store.database import Database
+from metamed.store.evidence import COLUMNS, DatasetFacts, Record, from_row, to_row
+from metamed.store.limits import checked
 
 RECOGNISED = 0.10  # share of near-duplicate thumbnails that makes two datasets kin; unrelated ones share at most 4 %
 
@@ -371,7 +371,7 @@ class Store:
 
     def import_table(self, path: str | Path, study: str | None = None) -> int:
         """Add a result table, see `published.import_table`; the number of new figures, with `notes`."""
-        from metamed.published import import_table
+        from metamed.store.published import import_table
 
         return import_table(self, path, study)
 

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
-from metamed import caution
-from metamed.costs import Costs, parse_minutes, side_of
 from metamed.dataset import Dataset, Kind
-from metamed.ensembles import source_ensemble
 from metamed.errors import EmptyStore, NotApplicable, ReadError, UnknownName
-from metamed.evidence import DatasetFacts
 from metamed.measures import PRIMARY
 from metamed.metafeatures import extract
 from metamed.metalearner import SHIPPED, VERSION, MetaLearner
+from metamed.recommend import caution
+from metamed.recommend.costs import Costs, parse_minutes, side_of
+from metamed.recommend.ensembles import source_ensemble
+from metamed.recommend.wishes import Wishes, licences
 from metamed.records import Candidate, Recommendation, Setup, content_id
 from metamed.store import Store
-from metamed.wishes import Wishes, licences
+from metamed.store.evidence import DatasetFacts
 
 Z90 = 1.645  # normal quantile of a 90 % interval
 SAME = 0.5  # share of known images from which on a dataset is taken for the known one, runs and all

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from metamed.errors import MetamedError
-from metamed.evidence import COLUMNS
+from metamed.store.evidence import COLUMNS
 
 _INTEGERS = {"n_samples", "n_classes", "n_channels", "height", "width", "size", "seed", "repeats"}
 _REALS = {"seconds", "value", "sd"}

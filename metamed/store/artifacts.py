@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from metamed.errors import MetamedError, UnknownName
-from metamed.limits import legal_name
+from metamed.store.limits import legal_name
 
 
 class Artifacts:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from metamed.errors import MetamedError
-from metamed.evidence import DatasetFacts, Record
 from metamed.records import Published, Run, Setup
+from metamed.store.evidence import DatasetFacts, Record
 
 _LEGAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,():=-]*").fullmatch
 ERROR, SETTING, NAME, FLOW_NAME, LICENCE = 128, 2048, 128, 1024, 64  # characters

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metamed import inspection
 from metamed.dataset import UNLABELLED, Dataset, Kind
 from metamed.errors import NotApplicable
+from metamed.readers import inspection
 
 FEW_SAMPLES, FEW_IN_CLASS, STRONG_IMBALANCE, MINIMUM = 200, 10, 10, 10
 QUANTILE = 0.95

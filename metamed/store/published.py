@@ -14,9 +14,9 @@ from pathlib import Path
 
 from metamed.dataset import Card
 from metamed.errors import ReadError
-from metamed.evidence import DatasetFacts, pseudo_digest
-from metamed.limits import latin
 from metamed.records import Published, Setup
+from metamed.store.evidence import DatasetFacts, pseudo_digest
+from metamed.store.limits import latin
 
 NEEDED = ("dataset", "method", "metric", "value")
 OPTIONAL = ("dataset_version_or_size", "task", "pretraining_source", "setting", "value_std", "n_repeats",
