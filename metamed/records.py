@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass, field
 
 from metamed.dataset import Kind, Split
@@ -149,8 +148,8 @@ class Published:
 class Candidate:
     """A setup with what to expect of it: score with its 90 % interval, in the unit of `Recommendation.measure`.
 
-    score is NaN where the evidence allows an order but no figure. cost: minutes by device. p_best: probability that
-    it comes out first of those ranked, NaN if unknown. evidence: ids of runs and published figures.
+    score is NaN where the evidence allows an order but no figure. cost: minutes by device.
+    evidence: ids of runs and published figures.
     """
 
     setup: Setup
@@ -161,7 +160,6 @@ class Candidate:
     cost: dict[str, float] = field(default_factory=dict)
     runnable: bool = True
     note: str = ""
-    p_best: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from metamed.errors import MetamedError, UnknownName
 from metamed.records import Candidate, Recommendation
 
 SCHEMA_VERSION = 1
-COLUMNS = ("#", "method", "{measure} [90 %]", "best", "CPU min", "GPU min", "evidence", "source", "settings")
+COLUMNS = ("#", "method", "{measure} [90 %]", "CPU min", "GPU min", "evidence", "source", "settings")
 DEVICES = ("cpu", "cuda")
 CLOSE = 0.005  # scores nearer than this are the same for all that anybody will notice
 TIE = f"= as good as the row above: within {CLOSE}, or within what another seed makes"
@@ -77,7 +77,6 @@ def _rows(r: Recommendation) -> list[list[str]]:
             f"{i}{' =' if tie else ''}",
             c.setup.method + ("" if c.runnable else " (no code here)"),
             _number(c.score, 3) + (f" [{_number(c.low, 2)}, {_number(c.high, 2)}]" if known else ""),
-            "–" if math.isnan(c.p_best) else f"{c.p_best:.0%}",
             *(_minutes(c.cost.get(device)) for device in DEVICES),
             str(len(c.evidence)),
             _source(c),
@@ -86,8 +85,12 @@ def _rows(r: Recommendation) -> list[list[str]]:
     return rows
 
 
-def _heads(r: Recommendation) -> list[str]:
-    return [head.format(measure=r.measure) for head in COLUMNS]
+def _shown(r: Recommendation) -> list[list[str]]:
+    """Heads and rows of the table without the columns that are empty in every row."""
+    rows = _rows(r)
+    lines = [[head.format(measure=r.measure) for head in COLUMNS], *rows]
+    kept = [i for i in range(len(COLUMNS)) if i < 3 or any(row[i] != "–" for row in rows)]
+    return [[line[i] for i in kept] for line in lines]
 
 
 def _protocol(r: Recommendation) -> str:
@@ -124,12 +127,11 @@ def _next(r: Recommendation, given: str) -> str:
 
 def _table(r: Recommendation) -> str:
     """The ranked table in plain columns; source and settings, which are long, stand on a line below each row."""
-    heads, rows = _heads(r)[:-2], _rows(r)
-    shown = [i for i in range(len(heads)) if i < 3 or any(row[i] != "–" for row in rows)]
-    cells = [[line[i] for i in shown] for line in [heads, *rows]]
-    width = [max(len(line[k]) for line in cells) for k in range(len(shown))]
+    shown = _shown(r)
+    cells = [line[:-2] for line in shown]
+    width = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(line, width, strict=True)).rstrip() for line in cells]
-    below = [" " * (width[0] + 2) + f"{row[-2]}; {row[-1]}" for row in rows]
+    below = [" " * (width[0] + 2) + f"{row[-2]}; {row[-1]}" for row in shown[1:]]
     return "\n".join([lines[0], *(text for pair in zip(lines[1:], below, strict=True) for text in pair)])
 
 
@@ -161,7 +163,6 @@ def _candidate(rank: int, c: Candidate, tie: bool) -> dict:
         "runnable": c.runnable,
         "evidence": c.evidence,
         "tied": tie,
-        "p_best": c.p_best,
         "setup": c.setup.id,
         "note": c.note,
     }
@@ -200,8 +201,9 @@ def _cell(text: str) -> str:
 
 def _markdown(r: Recommendation) -> str:
     line = "| {} |".format
-    table = [line(" | ".join(map(_cell, row))) for row in [_heads(r), *_rows(r)]]
-    table.insert(1, line(" | ".join("---" for _ in COLUMNS)))
+    heads, *rows = _shown(r)
+    table = [line(" | ".join(map(_cell, row))) for row in [heads, *rows]]
+    table.insert(1, line(" | ".join("---" for _ in heads)))
     parts = [f"# {_cell(r.dataset)}: what to try first", _cell(r.facts), _protocol(r), "\n".join(table)]
     if any(tied(r)):
         parts.append(TIE)
@@ -217,7 +219,8 @@ def _sections(r: Recommendation) -> list[tuple[str, tuple[str, ...]]]:
     sources = [f"{n}: " + (f"weight {weight[n]:.2f} in an ensemble; " if n in weight else "") +
                f"licence: {licences.get(n) or 'unknown'}" for n in {**weight, **licences}]  # fmt: skip
     reasons = [f"#{i}: {_moved(moved[c.setup.id])}" for i, c in enumerate(r.ranking, 1) if c.setup.id in moved]
-    sections = (("Why", r.explanation.get("why", ())), ("What moved each of them", reasons), ("Sources", sources),
+    sections = (("Why", r.explanation.get("why", ())), ("What moved each of them", reasons),
+                ("Best runs on the nearest datasets", r.explanation.get("nearest_runs", ())), ("Sources", sources),
                 ("What could be wrong", r.warnings), ("Assumed", r.assumptions))  # fmt: skip
     return [(title, lines) for title, lines in sections if lines]
 
@@ -235,9 +238,10 @@ def _moved(parts: dict) -> str:
 def _html(r: Recommendation) -> str:
     from jinja2 import Environment
 
+    heads, *rows = _shown(r)
     template = files("metamed").joinpath("data/report.html.j2").read_text(encoding="utf-8")
     return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template).render(
-        r=r, heads=_heads(r), rows=_rows(r), protocol=_protocol(r), tie=TIE if any(tied(r)) else "",
+        r=r, heads=heads, rows=rows, protocol=_protocol(r), tie=TIE if any(tied(r)) else "",
         sections=_sections(r), figure=_figure(r), version=metamed.__version__,
         metafeatures=sorted((k, _number(v, 4)) for k, v in r.metafeatures.items()),
     )  # fmt: skip

@@ -6,9 +6,11 @@ import math
 import os
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 
@@ -78,6 +80,7 @@ def recommend(
     }  # fmt: skip
     if explain:
         explanation["moved"] = learner.explain(asked, [c.setup for c in ranking], store)
+        explanation["nearest_runs"] = evidence.best_runs([name for name, _ in near.nearest])
     assumptions = (*data.assumptions, *notes, *_cost_notes(ranking, device), *how)
     warnings = (*_distance_warnings(near), *caution.warnings_of(data))
     return Recommendation(data.name, data.kind, PRIMARY[data.kind], ranking, sources, vector, learner.basis,
@@ -176,6 +179,19 @@ class Evidence:
             return "the papers' own protocols: nothing was run here yet"
         size = own.most_common(1)[0][0]
         return procedure + (f" with at most {size:.0f} labelled samples" if math.isfinite(size) else "")
+
+    def best_runs(self, datasets: Iterable[str], most: int = 3) -> list[str]:
+        """One line a dataset: its best setups here, each with its mean score and the id of a run."""
+        labels, lines = {s.id: s.label for s in self.setups}, []
+        for name in datasets:
+            scores = defaultdict(list)
+            for row in self.rows:
+                if row["study"] == "metamed" and row["name"] == name:
+                    scores[row["setup"]].append((row["score"], row["evidence"]))
+            ranked = sorted(((mean(s for s, _ in v), v[0][1], k) for k, v in scores.items()), reverse=True)[:most]
+            best = "; ".join(f"{labels[setup]} {score:.3f} (run {run[:8]})" for score, run, setup in ranked)
+            lines.append(f"{name}: {best}")
+        return lines
 
     def seed_sd(self) -> float:
         """Standard deviation of a score between seeds, pooled over all that was repeated; NaN without repeats."""
