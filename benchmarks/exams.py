@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from metamed.exams import Exam, as_markdown, exam, interval, pooled
+from metamed.exams.tables import Table, read_tables, select
 from metamed.metalearner import fit_predict, ungated
-from metamed.tables import Table, read_tables, select
 
 RESULTS = Path(__file__).parent / "results" / "exams.md"
 POOLS = ("imagenet", "radimagenet", "medmnist")  # sources made of several sets

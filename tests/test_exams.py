@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metamed.correctors import spread_ranks
 from metamed.errors import NotApplicable, ReadError, UnknownName
 from metamed.exams import (
     Prediction,
@@ -24,7 +23,8 @@ from metamed.exams import (
     regret,
     weighted_tau,
 )
-from metamed.tables import Table, read_tables, select
+from metamed.exams.scales import spread_ranks
+from metamed.exams.tables import Table, read_tables, select
 
 ROW_KEYS = {
     "ranker",

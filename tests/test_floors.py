@@ -16,8 +16,8 @@ FLOORS = """
 0  dataset
 0  records
 1  methods measures readers
-2  tasks store trust training tables
-2  report correctors metafeatures flows examples trees
+2  tasks store trust training
+2  report metafeatures flows
 3  sources
 3  experiments exams
 3  metalearner
@@ -42,8 +42,8 @@ GUESTS = {
     "sklearn": {"flows", "exams"},
     "scipy": {"exams"},
     "skimage": {"flows"},
-    "xgboost": {"trees"},
-    "pandas": {"store", "tables"},
+    "xgboost": {"metalearner"},
+    "pandas": {"store", "exams"},
     "openml": {"exchange"},
     "optuna": {"experiments"},
     "matplotlib": {"report"},

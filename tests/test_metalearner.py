@@ -10,27 +10,17 @@ import numpy as np
 import pytest
 
 from metamed import metalearner
-from metamed.correctors import (
-    base_of,
-    common_scale,
-    corrections,
-    design,
-    fact_distance,
-    family_weights,
-    gaussian_process,
-    item_kernels,
-    normal_scores,
-    spread_ranks,
-)
 from metamed.errors import NotApplicable, ReadError
-from metamed.examples import tables_of
 from metamed.exams import Prediction, exam
+from metamed.exams.examples import tables_of
+from metamed.exams.scales import common_scale, design, fact_distance, family_weights, normal_scores, spread_ranks
+from metamed.exams.tables import Table
 from metamed.metalearner import MetaLearner, answer, crossfit, fit, fit_predict, list_only, ungated
+from metamed.metalearner.correctors import base_of, corrections, gaussian_process, item_kernels
+from metamed.metalearner.trees import contributions, evaluate, grow
 from metamed.records import Published, Run, Setup
 from metamed.store import Store
-from metamed.tables import Table
 from metamed.tasks import make_task
-from metamed.trees import contributions, evaluate, grow
 
 
 def table(n=14, m=8, *, effect=0.1, order=0.01, seed=0) -> Table:

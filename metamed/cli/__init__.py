@@ -231,9 +231,9 @@ def _fact_files(folder: Path | None) -> dict[str, Path]:
 def _tables(common: Common, path: Path | None, kind: str | None, extra: dict) -> list:
     """The tables of a file, or of the evidence of a kind (all kinds without one)."""
     from metamed.dataset import KINDS
-    from metamed.examples import tables_of
+    from metamed.exams.examples import tables_of
+    from metamed.exams.tables import read_tables
     from metamed.measures import PRIMARY
-    from metamed.tables import read_tables
 
     if path is not None:
         return read_tables(path, **extra)
@@ -254,8 +254,8 @@ def _examined(tables: list, training: list, common: Common) -> list:
     """The exam of each table; one that cannot be held is said on stderr, unless none can."""
     from metamed.exams import exam as hold
     from metamed.exams import exam_across
+    from metamed.exams.tables import select
     from metamed.metalearner import fit_predict
-    from metamed.tables import select
 
     results, refused = [], []
     for table in tables:

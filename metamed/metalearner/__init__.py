@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from metamed.correctors import KEEP, WEAK, Base, base_of, common_scale, fact_distance, family_weights, normal_scores
 from metamed.errors import ReadError
-from metamed.examples import is_own, tables_from, vector_facts, vectors_of
 from metamed.exams import Prediction, judged, weighted_tau
+from metamed.exams.examples import is_own, tables_from, vector_facts, vectors_of
+from metamed.exams.scales import common_scale, fact_distance, family_weights, normal_scores
+from metamed.exams.tables import Columns, Table
 from metamed.measures import PRIMARY
+from metamed.metalearner.correctors import KEEP, WEAK, Base, base_of
+from metamed.metalearner.trees import contributions, evaluate, grow
 from metamed.records import Candidate, Setup, content_id
-from metamed.tables import Columns, Table
-from metamed.trees import contributions, evaluate, grow
 
-SHIPPED = Path(__file__).parent / "data" / "learner"
+SHIPPED = Path(__file__).parent.parent / "data" / "learner"
 NEAREST = 3  # datasets whose runs are shown as evidence
 VERSION = 4  # raised by hand when the recipe moves: what was learned by another one is fitted again
 QUANTILE, SEEDS, FEWEST = 0.93, 3, 5

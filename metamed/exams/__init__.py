@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from metamed.correctors import design, fact_distance, plain_list, weighted_mean
 from metamed.errors import NotApplicable
-from metamed.tables import Table
+from metamed.exams.scales import design, fact_distance, plain_list, weighted_mean
+from metamed.exams.tables import Table
 
 DRAWS, BOOTSTRAP, NEIGHBOURS = 50, 2000, 3
 MEASURES = ("tau", "nreg1", "regret1", "regret3", "mae", "coverage")

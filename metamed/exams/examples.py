@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from metamed.errors import NotApplicable
-from metamed.tables import LABEL_KINDS, LOWER_IS_BETTER, Columns, Table, distinct, informative, number, size_facts
+from metamed.exams.tables import LABEL_KINDS, LOWER_IS_BETTER, Columns, Table, distinct, informative, number, size_facts
 
 
 def tables_of(store, kind: str, measure: str) -> list[Table]:
