@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from metamed.errors import NotApplicable
 from metamed.exams.tables import LABEL_KINDS, LOWER_IS_BETTER, Columns, Table, distinct, informative, number, size_facts
+
+
+OWN = "metamed"  # the study that own runs belong to
 
 
 def tables_of(store, kind: str, measure: str) -> list[Table]:
@@ -25,27 +27,28 @@ def vectors_of(store) -> dict[str, dict]:
 def tables_from(rows: Sequence[dict], vectors: dict[str, dict]) -> list[Table]:
     """One Table for each (study, protocol, measure) of a store, items being setup ids; the mean of repeats.
 
-    rows: meta-examples as `Store.example_rows` gives them. vectors: what is known of each dataset, by digest. Tables
-    that order nothing are left out. Own runs come first, the largest training size before others; then published
-    tables, the most families x items first. Raises NotApplicable where none is left.
+    rows: meta-examples as `Store.example_rows` gives them. vectors: what is known of each dataset, by digest. All own
+    runs make one table, a row for every dataset and protocol: setups are only compared within a row. Tables that order
+    nothing are left out. Own runs come first, then the published table with the most families x items. Raises
+    NotApplicable where none is left.
     """
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         if np.isfinite(row["score"]):
-            groups.setdefault((row["study"], row["protocol"], row["measure"]), []).append(row)
+            groups.setdefault(table_key(row), []).append(row)
     tables = [_table_of(key, found, vectors) for key, found in groups.items()]
     tables = [t for t in tables if min(t.scores.shape) > 1 and np.nanmax(t.scores) > np.nanmin(t.scores)]
     if not tables:
         raise NotApplicable(
             f"no two setups were compared on two datasets by one study: {len(rows)} results are no evidence"
         )
-    return sorted(tables, key=lambda t: (not is_own(t), -_size(t.name) if is_own(t) else 0, -_evidence(t), t.name))
+    return sorted(tables, key=lambda t: (not is_own(t), -_evidence(t), t.name))
 
 
-def _size(name: str) -> float:
-    """Labelled samples that a protocol such as "holdout, n=600" allows; infinite where it says nothing."""
-    match = re.search(r"n=(\d+)", name)
-    return float(match[1]) if match else np.inf
+def table_key(row: dict) -> tuple[str, str, str]:
+    """(study, protocol, measure) of the table that a meta-example belongs to."""
+    own = row["study"] == OWN
+    return row["study"], "runs" if own else row["protocol"], row["measure"]
 
 
 def _evidence(table: Table) -> int:
@@ -54,33 +57,38 @@ def _evidence(table: Table) -> int:
 
 def is_own(table: Table) -> bool:
     """Own runs, not a paper's figures?"""
-    return table.name.startswith("metamed ")
+    return table.name.startswith(f"{OWN} ")
 
 
 def _table_of(key: tuple, rows: Sequence[dict], vectors: dict[str, dict]) -> Table:
-    datasets = list(dict.fromkeys((r["dataset"], r["target"]) for r in rows))
+    datasets = list(dict.fromkeys(map(_row_key, rows)))
     setups = {r["setup"]: r for r in rows}
     place = {d: i for i, d in enumerate(datasets)}, {s: j for j, s in enumerate(setups)}
     total, count = (np.zeros((len(datasets), len(setups))) for _ in range(2))
     for row in rows:
-        cell = place[0][row["dataset"], row["target"]], place[1][row["setup"]]
+        cell = place[0][_row_key(row)], place[1][row["setup"]]
         total[cell] += row["score"]
         count[cell] += 1
     scores = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    families = {(r["dataset"], r["target"]): str(r["family"]) for r in rows}
+    families = {_row_key(r): str(r["family"]) for r in rows}
     names = {str(v.get("name")): v for v in vectors.values()}
     origins = [names.get(r["sources"][0] if len(r["sources"]) == 1 else "", {}) for r in setups.values()]
     return Table(
         f"{key[0]} {key[1]} {key[2]}",
         key[2],
-        tuple(d for d, _ in datasets),
+        tuple(d for d, *_ in datasets),
         tuple(setups),
         -scores if LOWER_IS_BETTER.search(key[2]) else scores,
         tuple(families[d] for d in datasets),
-        {n: c for n, c in vector_facts([vectors.get(d, {}) for d, _ in datasets]).items() if informative(c)},
+        {n: c for n, c in vector_facts([vectors.get(d, {}) for d, *_ in datasets]).items() if informative(c)},
         _setup_descriptors(list(setups.values())),
         {n: c for n, c in vector_facts(origins).items() if informative(c)},
     )
+
+
+def _row_key(row: dict) -> tuple[str, str, str]:
+    """What the setups of a row were all compared on."""
+    return row["dataset"], row["target"], row["protocol"]
 
 
 def vector_facts(vectors: Sequence[dict]) -> Columns:

@@ -11,7 +11,7 @@ import numpy as np
 
 from metamed.errors import ReadError
 from metamed.exams import Prediction, judged, weighted_tau
-from metamed.exams.examples import is_own, tables_from, vector_facts, vectors_of
+from metamed.exams.examples import is_own, table_key, tables_from, vector_facts, vectors_of
 from metamed.exams.scales import common_scale, fact_distance, family_weights, normal_scores
 from metamed.exams.tables import Columns, Table
 from metamed.measures import PRIMARY
@@ -321,7 +321,7 @@ class MetaLearner:
     def _candidates(self, table, fitted, metafeatures, wanted, rows, leading) -> list[Candidate]:
         target = _asked(table, metafeatures)
         got = answer(fitted, table, target)
-        near = [table.datasets[i] for i in np.argsort(_distances(table, target), kind="stable")]
+        near = dict.fromkeys(table.datasets[i] for i in np.argsort(_distances(table, target), kind="stable"))
         sign = -1 if np.nanmax(table.scores) <= 0 else 1
         study = "" if is_own(table) else table.name.rsplit(" ", 1)[0]
         note = f"published: {study}" if study else ""
@@ -372,6 +372,6 @@ def _runs(rows: list[dict], table: Table) -> dict[tuple[str, str], list[str]]:
     """(dataset, setup) -> ids of the runs or figures in this table."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        if table.name == f"{row['study']} {row['protocol']} {row['measure']}":
+        if table.name == " ".join(table_key(row)):
             found.setdefault((row["dataset"], row["setup"]), []).append(row["evidence"])
     return found
