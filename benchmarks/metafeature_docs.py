@@ -26,8 +26,15 @@ matter). Volumes are seen on their middle slice. Distances and landmarkers use a
 thumbnails, as standardised feature vectors, or as means of bags. Of multi-label targets they use the label nearest
 to half prevalence.
 
+`max_samples=None` looks at every image; only what grows with the square of the samples keeps to its 2000. Instances of
+bags are compared in whole bags, at most 2500 of them and 40 of a bag.
+
+**Deep features** are left out unless asked for (`extract(..., deep=True, embed=...)`, `metamed features --deep`): they
+need a frozen network, `embed=metamed.sources.embedder()`, or embeddings that are already there, an array with a row for
+each image. At most 2000 images are embedded.
+
 **Cost.** *facts*: no pixel is read; *pixels*: one pass over the sample; *distances*: a distance matrix; *models*:
-five quick fits; *stored vectors*: nothing but two rows of the store.
+five quick fits; *network*: a pass through a frozen network; *stored vectors*: nothing but two rows of the store.
 """
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from metamed import training
-from metamed.dataset import Dataset
+from metamed.dataset import Dataset, Images
 from metamed.errors import MetamedError
 from metamed.methods import Shape, get_method
 from metamed.records import Run, Source
@@ -76,17 +77,46 @@ def features_key(source: Source, image_size: int) -> str:
 
 def encode(dataset: Dataset, source: Source, path: Path, image_size: int, device: str = "auto") -> np.ndarray:
     """Frozen features of every image, float16 (n, n_features), from a source's encoder."""
+    model = _frozen(source, path, dataset.images.shape[1], image_size, device)
+    return _features(model, dataset.images, image_size)
+
+
+def embedder(
+    source: str = "imagenet.coral.mobilenet_v2", store: Store | None = None, *, image_size: int = 96,
+    device: str = "auto", download: bool = False,
+) -> Callable[[Images], np.ndarray]:  # fmt: skip
+    """A frozen source as a function of images, float16 (n, n_features): what deep meta-features are computed from.
+
+    image_size: side that every image is brought to, the same for all datasets, so that they compare. The network is
+    loaded once for each number of channels. Raises MetamedError where the source's weights are not found.
+    """
+    store = Store.united() if store is None else store
+    chosen = store.source(source)
+    path, models = find_weights(chosen, store, download=download), {}
+
+    def embed(images: Images) -> np.ndarray:
+        channels = images.shape[1]
+        if channels not in models:
+            models[channels] = _frozen(chosen, path, channels, image_size, device)
+        return _features(models[channels], images, image_size)
+
+    return embed
+
+
+def _frozen(source: Source, path: Path, channels: int, image_size: int, device: str):
     from metamed.flows.blocks import encoder as build
 
-    channels = 3 if dataset.images.shape[1] == 1 else dataset.images.shape[1]
-    encoder = build(Shape(channels, (image_size, image_size), 0), source.network)
+    encoder = build(Shape(3 if channels == 1 else channels, (image_size, image_size), 0), source.network)
     mean, sd = load_source(encoder, source, path)
     import torch
 
-    model = training.Model(encoder, mean, sd).to(training.pick_device(device), memory_format=torch.channels_last)
+    return training.Model(encoder, mean, sd).to(training.pick_device(device), memory_format=torch.channels_last)
+
+
+def _features(model, images: Images, image_size: int) -> np.ndarray:
     parts = [
-        training.logits_of(model, training.load_images(dataset.images, block, image_size)).astype(np.float16)
-        for block in np.array_split(np.arange(len(dataset.images)), max(1, len(dataset.images) // 2000))
+        training.logits_of(model, training.load_images(images, block, image_size)).astype(np.float16)
+        for block in np.array_split(np.arange(len(images)), max(1, len(images) // 2000))
     ]
     return np.concatenate(parts)
 

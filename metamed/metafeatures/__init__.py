@@ -16,7 +16,7 @@ import numpy as np
 
 from metamed.dataset import KINDS, Dataset, Kind
 from metamed.errors import NotApplicable, UnknownName
-from metamed.metafeatures.probe import Probe
+from metamed.metafeatures.probe import Embed, Probe
 
 Value = float | str | None
 FACTS = ("unit", "range", "cost", "needs", "source")
@@ -132,21 +132,38 @@ def pair_metafeature(group: str):
 
 
 def extract(
-    dataset: Dataset, groups: Iterable[str] | str | None = None, *, max_samples: int = 5000, seed: int = 0
-) -> dict[str, float]:
+    dataset: Dataset, groups: Iterable[str] | str | None = None, *, max_samples: int | None = 5000, seed: int = 0,
+    deep: bool = False, embed: Embed | np.ndarray | None = None,
+) -> dict[str, float]:  # fmt: skip
     """The meta-features of a dataset: every column of `groups` (None: all but the deep ones), NaN where not applicable.
 
     The names are the same for every dataset. At most `max_samples` samples are looked at, drawn with `seed`; up to
-    that many, the values do not depend on the order of the images. Raises UnknownName for a group that does not exist.
+    that many, the values do not depend on the order of the images. None looks at every one, but for distances and
+    landmarkers, whose cost grows with the square: they keep to at most 2000 (docs/meta-features.md says what a
+    sample costs in exactness). deep: the deep ones too. embed: what those are computed from, a function of `Images`
+    or an array, one embedding an image (n, d). Raises UnknownName for a group that does not exist, MetamedError for
+    deep features without `embed`.
     """
-    groups = [groups] if isinstance(groups, str) else groups
+    probe = Probe(dataset, max_samples, seed, embed)
+    chosen = _chosen(groups, deep)
+    return {name: value for f in chosen for name, value in zip(f.columns, f.values(probe), strict=True)}
+
+
+def _chosen(groups: Iterable[str] | str | None, deep: bool) -> list[MetaFeature]:
     known = {feature.group for feature in METAFEATURES.values()}
+    groups = [groups] if isinstance(groups, str) else groups if groups is None else list(groups)
     for group in groups or ():
         if group not in known:
             raise UnknownName("meta-feature group", group, known)
-    chosen = [f for f in METAFEATURES.values() if (not f.deep if groups is None else f.group in groups)]
-    probe = Probe(dataset, max_samples, seed)
-    return {name: value for f in chosen for name, value in zip(f.columns, f.values(probe), strict=True)}
+    return [f for f in METAFEATURES.values()
+            if (f.deep and deep) or (not f.deep if groups is None else f.group in groups)]  # fmt: skip
+
+
+def feature_names(
+    groups: Iterable[str] | str | None = None, *, kind: Kind | None = None, deep: bool = False
+) -> tuple[str, ...]:
+    """The columns that `extract` gives for these groups, in its order; only those of one kind of dataset, if named."""
+    return tuple(name for f in _chosen(groups, deep) if kind is None or kind in f.kinds for name in f.columns)
 
 
 def extract_pair(

@@ -12,6 +12,10 @@ from metamed.metafeatures.probe import Probe
 
 def class_counts(probe: Probe) -> np.ndarray:
     """Labelled samples of each class, largest first; pixels of each class in a segmentation; at least one class."""
+    return probe.once(_class_counts)
+
+
+def _class_counts(probe: Probe) -> np.ndarray:
     dataset = probe.dataset
     if dataset.target is not None:
         known = dataset.target[dataset.labelled]

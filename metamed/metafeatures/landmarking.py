@@ -18,7 +18,7 @@ SHRINKAGE = 0.1  # of the pooled covariance towards a multiple of the identity
 STUMP_CUTS = 9  # thresholds tried in a column: its deciles
 
 
-def _folds(probe: Probe) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def labelled_folds(probe: Probe) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(train, test) masks over the rows; only labelled ones, only folds that have both."""
     known = probe.one_hot.any(axis=1)
     for fold in range(probe.folds.max() + 1):
@@ -49,10 +49,10 @@ def area_under_curve(truth: np.ndarray, scores: np.ndarray) -> float:
     return float(np.mean(areas)) if areas else 0.5
 
 
-def _validate(probe: Probe, table: np.ndarray, fit: Callable, measure: Callable = None) -> np.ndarray:
+def validate(probe: Probe, table: np.ndarray, fit: Callable, measure: Callable = None) -> np.ndarray:
     """The measure of `fit(train rows, train one-hot, test rows) -> class scores` on each fold."""
     out = []
-    for train, test in _folds(probe):
+    for train, test in labelled_folds(probe):
         scores = fit(table[train], probe.one_hot[train], table[test])
         out.append(measure(probe.labels[test], scores) if measure
                    else balanced_accuracy(probe.labels[test], scores.argmax(axis=1)))  # fmt: skip
@@ -119,7 +119,7 @@ def one_nn(probe: Probe) -> np.ndarray:
     unit: share; range: 0 to 1; cost: models; needs: two groups with classes; source: Pfahringer et al. 2000.
     """
     out = []
-    for train, test in _folds(probe):
+    for train, test in labelled_folds(probe):
         nearest = np.flatnonzero(train)[probe.distances[test][:, train].argmin(axis=1)]
         out.append(balanced_accuracy(probe.labels[test], probe.labels[nearest]))
     return np.array(out)
@@ -131,7 +131,7 @@ def nearest_centroid(probe: Probe) -> np.ndarray:
 
     unit: share; range: 0 to 1; cost: models; needs: two groups with classes; source: Pfahringer et al. 2000.
     """
-    return _validate(probe, probe.rows, nearest_mean)
+    return validate(probe, probe.rows, nearest_mean)
 
 
 @metafeature("landmarking")
@@ -140,7 +140,7 @@ def lda(probe: Probe) -> np.ndarray:
 
     unit: share; range: 0 to 1; cost: models; needs: two groups with classes; source: Pfahringer et al. 2000.
     """
-    return _validate(probe, probe.rows, discriminant)
+    return validate(probe, probe.rows, discriminant)
 
 
 @metafeature("landmarking")
@@ -149,7 +149,7 @@ def linear_probe(probe: Probe) -> np.ndarray:
 
     unit: share; range: 0 to 1; cost: models; needs: two groups with classes; source: Alain & Bengio 2016, 1610.01644.
     """
-    return _validate(probe, probe.rows, ridge)
+    return validate(probe, probe.rows, ridge)
 
 
 @metafeature("landmarking")
@@ -158,7 +158,7 @@ def linear_probe_auc(probe: Probe) -> np.ndarray:
 
     unit: AUC; range: 0 to 1; cost: models; needs: two groups with classes; source: Alain & Bengio 2016, 1610.01644.
     """
-    return _validate(probe, probe.rows, ridge, area_under_curve)
+    return validate(probe, probe.rows, ridge, area_under_curve)
 
 
 @metafeature("landmarking")
@@ -167,7 +167,7 @@ def small_sample_probe(probe: Probe) -> np.ndarray:
 
     unit: share; range: 0 to 1; cost: models; needs: two groups with classes; source: Leite & Brazdil 2005.
     """
-    return _validate(probe, probe.rows, _ridge_of_quarter)
+    return validate(probe, probe.rows, _ridge_of_quarter)
 
 
 @metafeature("landmarking")
@@ -176,7 +176,7 @@ def statistics_probe(probe: Probe) -> np.ndarray:
 
     unit: share; range: 0 to 1; cost: models; needs: images, two groups with classes; source: here.
     """
-    return _validate(probe, probe.descriptors, ridge)
+    return validate(probe, probe.descriptors, ridge)
 
 
 @metafeature("landmarking")
@@ -185,7 +185,7 @@ def statistics_auc(probe: Probe) -> np.ndarray:
 
     unit: AUC; range: 0 to 1; cost: models; needs: images, two groups with classes; source: here.
     """
-    return _validate(probe, probe.descriptors, ridge, area_under_curve)
+    return validate(probe, probe.descriptors, ridge, area_under_curve)
 
 
 @metafeature("landmarking")
@@ -194,4 +194,4 @@ def decision_stump(probe: Probe) -> np.ndarray:
 
     unit: share; range: 0 to 1; cost: models; needs: images, two groups with classes; source: Pfahringer et al. 2000.
     """
-    return _validate(probe, probe.descriptors, stump)
+    return validate(probe, probe.descriptors, stump)

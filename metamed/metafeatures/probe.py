@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from metamed.dataset import UNLABELLED, Dataset, spread, take
+from metamed.dataset import UNLABELLED, Dataset, Images, grey, spread, take
 from metamed.errors import NotApplicable
 from metamed.metafeatures.kernels import HALF, image_statistics
 
@@ -17,11 +18,12 @@ ROWS = 2000  # rows in a distance matrix
 COLUMNS = 256  # columns of a row: as many as a thumbnail has cells
 NEIGHBOURS = 20
 FOLDS = 5
+Embed = Callable[[Images], np.ndarray]  # images -> embeddings (n, d): a frozen network
 _TABLES = ("quantiles", "histogram", "patterns", "thumbnail", "hash")  # statistics with more than one value an image
 
 
 class Probe:
-    """A dataset, looked at through at most `max_samples` samples drawn with `seed`.
+    """A dataset, looked at through at most `max_samples` samples (None: all) drawn with `seed`.
 
     Images are read in one streaming pass that keeps statistics and thumbnails only. Volumes are seen on their middle
     slice. Grey levels lie in 0-1: uint8 over 255, uint16 over 65535, others by the sample's minimum and maximum where
@@ -29,8 +31,23 @@ class Probe:
     not matter.
     """
 
-    def __init__(self, dataset: Dataset, max_samples: int = 5000, seed: int = 0):
-        self.dataset, self.max_samples, self.seed = dataset, max_samples, seed
+    def __init__(
+        self, dataset: Dataset, max_samples: int | None = 5000, seed: int = 0, embed: Embed | np.ndarray | None = None
+    ):
+        self.dataset, self.seed, self.embed = dataset, seed, embed
+        self.max_samples = len(dataset.images) if max_samples is None else max_samples
+        self._known = {}
+
+    def once(self, compute: Callable[[Probe], Any]) -> Any:
+        """`compute(self)`, computed at the first call: what several features of one file need. Errors are kept too."""
+        if compute not in self._known:
+            try:
+                self._known[compute] = compute(self)
+            except NotApplicable as error:
+                self._known[compute] = error
+        if isinstance(self._known[compute], NotApplicable):
+            raise self._known[compute]
+        return self._known[compute]
 
     @cached_property
     def indices(self) -> np.ndarray:
@@ -70,6 +87,24 @@ class Probe:
                 block = block[:, :, block.shape[2] // 2] if block.ndim == 5 else block
                 yield _finite(block)
 
+    def labelled_blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(grey levels in 0-1, mask values) of the chosen images, both (k, H, W), in a streaming pass."""
+        low, span = self.scale
+        masks = self._masks()
+        for block in self._blocks():
+            level = (grey(block) - np.float32(low)) / np.float32(span)
+            yield level, np.stack([next(masks) for _ in block])
+
+    def _masks(self) -> Iterator[np.ndarray]:
+        """The mask of each chosen image, of volumes its middle slice."""
+        masks = self.dataset.masks
+        chunks = masks.chunks() if hasattr(masks, "chunks") else ((slice(i, i + 1), [m]) for i, m in enumerate(masks))
+        for part, array in chunks:
+            for index in self.indices[slice(*np.searchsorted(self.indices, [part.start, part.stop]))] - part.start:
+                mask = np.asarray(array[index])
+                mask = mask[0] if mask.ndim > 2 and len(mask) == 1 else mask
+                yield mask[len(mask) // 2] if mask.ndim == 3 else mask
+
     @cached_property
     def _measured(self) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Statistics of the images (or the feature vectors themselves) and their indices, in order of content."""
@@ -103,9 +138,12 @@ class Probe:
     @cached_property
     def descriptors(self) -> np.ndarray:
         """All scalar statistics and quantiles of each sample, standardised, (m, p); a bag has its images' means."""
+        return _standardise(self._of_samples(self._scalars)[self._rows_order])
+
+    @cached_property
+    def _scalars(self) -> np.ndarray:
         table = [v for k, v in self.statistics.items() if k not in _TABLES and np.isfinite(v).all()]
-        values = np.column_stack([*table, self.statistics["quantiles"]])
-        return _standardise(self._of_samples(values)[self._rows_order])
+        return np.column_stack([*table, self.statistics["quantiles"]])
 
     # -- per sample: thumbnails or feature vectors -------------------------------------------------------------------
 
@@ -117,12 +155,13 @@ class Probe:
         samples, position = np.unique(owner, return_inverse=True)
         return samples, position
 
-    def _of_samples(self, values: np.ndarray) -> np.ndarray:
-        """Mean over the images of each sample, (samples, d)."""
+    def _of_samples(self, values: np.ndarray, function: np.ufunc = np.add) -> np.ndarray:
+        """Mean (or smallest, largest) over the images of each sample, (samples, d)."""
         samples, position = self._owners
         order = np.argsort(position, kind="stable")
         starts = np.searchsorted(position[order], np.arange(len(samples)))
-        return np.add.reduceat(values[order], starts, axis=0) / np.diff(starts, append=len(order))[:, None]
+        pooled = function.reduceat(values[order], starts, axis=0)
+        return pooled / np.diff(starts, append=len(order))[:, None] if function is np.add else pooled
 
     @cached_property
     def _unordered_rows(self) -> np.ndarray:
@@ -146,11 +185,7 @@ class Probe:
         mean. Thumbnails are whole numbers, their distances therefore exact.
         """
         rows = self._unordered_rows[self._rows_order]
-        if not self.has_images:
-            rows = _standardise(rows)
-            if rows.shape[1] > COLUMNS:
-                rows = rows @ np.random.default_rng(0).normal(size=(rows.shape[1], COLUMNS)) / np.sqrt(COLUMNS)
-        return rows.astype(np.float32)
+        return (rows if self.has_images else _projected(_standardise(rows))).astype(np.float32)
 
     @cached_property
     def _all_labels(self) -> np.ndarray:
@@ -195,6 +230,42 @@ class Probe:
         fold = np.empty(len(first), int)
         fold[order] = np.arange(len(first)) % min(FOLDS, len(first))
         return fold[patient]
+
+    # -- bags: instances by row --------------------------------------------------------------------------------------
+
+    @cached_property
+    def instance_values(self) -> np.ndarray:
+        """Each image's statistics, or its feature vector, standardised and projected as `rows` are, (n, d)."""
+        return _projected(_standardise(self._scalars if self.has_images else self._measured[0]["features"]))
+
+    @cached_property
+    def instance_rows(self) -> np.ndarray:
+        """Row of the bag of each image, -1 where that bag is not among the rows."""
+        samples, position = self._owners
+        row = np.full(len(samples), -1)
+        row[self._rows_order] = np.arange(len(self._rows_order))
+        return row[position]
+
+    @cached_property
+    def members(self) -> list[np.ndarray]:
+        """The images of each row, by their place in the order of content."""
+        order = np.argsort(self.instance_rows, kind="stable")
+        starts = np.searchsorted(self.instance_rows[order], np.arange(len(self._rows_order) + 1))
+        return [order[a:b] for a, b in zip(starts, starts[1:], strict=False)]
+
+    def pooled(self, values: np.ndarray, function: np.ufunc) -> np.ndarray:
+        """Mean (np.add), smallest or largest of the values of each row's images, (m, d)."""
+        return self._of_samples(values, function)[self._rows_order]
+
+    @property
+    def bag_labels(self) -> np.ndarray:
+        """Class of every sample of the dataset, -1 if unlabelled."""
+        return self._all_labels
+
+    @cached_property
+    def row_sizes(self) -> np.ndarray:
+        """Images of each row's bag, whether looked at or not."""
+        return np.bincount(self.dataset.bags)[self._owners[0][self._rows_order]]
 
     # -- distances ---------------------------------------------------------------------------------------------------
 
@@ -266,6 +337,13 @@ def _whole_levels(thumbnails: np.ndarray) -> np.ndarray:
     """Thumbnails stretched over the whole numbers -127 to 128: squared distances then stay exact in float32."""
     low, high = thumbnails.min(), thumbnails.max()
     return np.floor((thumbnails.astype(np.float64) - low) / max(high - low, 1e-6) * 255 + HALF) - 127
+
+
+def _projected(values: np.ndarray) -> np.ndarray:
+    """Columns beyond 256 randomly projected onto 256, which leaves distances about as they are."""
+    if values.shape[1] <= COLUMNS:
+        return values
+    return values @ np.random.default_rng(0).normal(size=(values.shape[1], COLUMNS)) / np.sqrt(COLUMNS)
 
 
 def _standardise(values: np.ndarray) -> np.ndarray:
