@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from metamed.metafeatures import METAFEATURES, PAIR_METAFEATURES, MetaFeature, PairMetaFeature
+from metamed.metafeatures import METAFEATURES, PAIR_METAFEATURES, MetaFeature, PairMetaFeature, facts_of
+from metamed.metafeatures.distances import DISTANCES
+from metamed.metafeatures.transferability import SCORES
 
 PAGE = Path(__file__).parent.parent / "docs" / "meta-features.md"
 HEAD = """# Meta-features
@@ -37,15 +39,32 @@ each image. At most 2000 images are embedded.
 five quick fits; *network*: a pass through a frozen network; *stored vectors*: nothing but two rows of the store.
 """
 
+TABLES = (
+    ("Distances of two tables", "`metamed.metafeatures.distances.compare_tables(source, target)` takes a table of each "
+     "dataset: a row an image, columns its embedding or its statistics.", DISTANCES),
+    ("Scores of a source on a target", "`metamed.metafeatures.transferability.transfer_scores(embeddings, labels)` "
+     "takes the target's embeddings by the source's frozen network. Higher is better.", SCORES),
+)  # fmt: skip
+
 
 def rows(features: Iterable[MetaFeature | PairMetaFeature]) -> str:
     """One Markdown table, a feature a row."""
     lines = ["| name | what it is | unit | range | cost | needs | source |", "|---|---|---|---|---|---|---|"]
     for feature in features:
         name = f"`{feature.name}`" + (" (.mean, .sd)" if getattr(feature, "per_image", False) else "")
-        cells = [text.replace("|", "\\|") for text in feature.facts.values()]
-        lines.append(f"| {' | '.join([name, *cells])} |")
+        lines.append(row(name, feature.facts))
     return "\n".join(lines)
+
+
+def row(name: str, facts: dict[str, str]) -> str:
+    """One line of a table."""
+    return f"| {' | '.join([name, *(text.replace('|', chr(92) + '|') for text in facts.values())])} |"
+
+
+def functions(table: dict[str, Callable]) -> str:
+    """One Markdown table of functions of tables, a function a row."""
+    head = rows([])
+    return "\n".join([head, *(row(f"`{name}`", facts_of(function)) for name, function in table.items())])
 
 
 def page() -> str:
@@ -59,6 +78,7 @@ def page() -> str:
         parts.append(f"## {group}\n\n{len(members)} meta-features.{only}\n\n{rows(members)}\n")
     about = "`metamed.extract_pair(source, target)` needs the stored vectors alone."
     parts.append(f"## Pairs of a source and a target\n\n{about}\n\n{rows(PAIR_METAFEATURES.values())}\n")
+    parts += [f"## {title}\n\n{text}\n\n{functions(table)}\n" for title, text, table in TABLES]
     return "\n".join(parts)
 
 

@@ -41,7 +41,7 @@ class MetaFeature:
     @property
     def facts(self) -> dict[str, str]:
         """The docstring as data: definition, unit, range, cost, needs, source."""
-        return _facts(self.function)
+        return facts_of(self.function)
 
     def values(self, probe: Probe) -> tuple[float, ...]:
         """One value per column; NaN where the feature does not apply to the dataset."""
@@ -71,7 +71,7 @@ class PairMetaFeature:
     @property
     def facts(self) -> dict[str, str]:
         """The docstring as data: definition, unit, range, cost, needs, source."""
-        return _facts(self.function)
+        return facts_of(self.function)
 
 
 METAFEATURES: dict[str, MetaFeature] = {}
@@ -188,7 +188,8 @@ def _pair_value(feature: PairMetaFeature, pair: Pair) -> float:
         raise
 
 
-def _facts(function: Callable) -> dict[str, str]:
+def facts_of(function: Callable) -> dict[str, str]:
+    """A docstring as data: definition, unit, range, cost, needs, source."""
     definition, _, rest = (function.__doc__ or "").partition("\n\n")
     text = " ".join(rest.split()).rstrip(".")
     found = dict(re.findall(r"(\w+): ([^;]+)(?:; |$)", text))

@@ -27,11 +27,12 @@ def _embeddings(probe: Probe) -> np.ndarray:
     """Embeddings of the chosen images, float64 (n, d)."""
     dataset, chosen = probe.dataset, _chosen(probe)
     if probe.embed is None:
-        raise MetamedError("deep meta-features need embeddings. Pass embed=metamed.sources.embedder() or an array (n, d)")
+        raise MetamedError("deep meta-features need embeddings. Pass embed=metamed.sources.embedder() or an array")
     if not callable(probe.embed):
         given = np.asarray(probe.embed)
         if given.ndim != 2 or len(given) != len(dataset.images):
-            raise MetamedError(f"embed has shape {given.shape}; expected a row for each of {len(dataset.images)} images")
+            n = len(dataset.images)
+            raise MetamedError(f"embed has shape {given.shape}. Pass a matrix with a row for each of the {n} images")
         return given[chosen].astype(np.float64)
     if not probe.has_images:
         raise NotApplicable(f"{dataset.name} holds feature vectors, not images")
@@ -39,7 +40,7 @@ def _embeddings(probe: Probe) -> np.ndarray:
     return np.concatenate([probe.embed(ArrayImages(take(dataset.images, part))) for part in parts]).astype(np.float64)
 
 
-def _embedded(probe: Probe) -> Probe:
+def embedded(probe: Probe) -> Probe:
     """The same samples with embeddings for images."""
     dataset, chosen = probe.dataset, _chosen(probe)
     samples, bags = chosen, None
@@ -149,7 +150,7 @@ def deep_two_nn(probe: Probe) -> float:
 
     unit: dimensions; range: 0 to inf; cost: network; needs: embeddings, variety; source: Facco et al. 2017.
     """
-    return structure.two_nn(probe.once(_embedded))
+    return structure.two_nn(probe.once(embedded))
 
 
 @deep_feature
@@ -158,7 +159,7 @@ def deep_mle_dimension(probe: Probe) -> float:
 
     unit: dimensions; range: 0 to inf; cost: network; needs: embeddings, variety; source: Konz & Mazurowski 2024.
     """
-    return structure.mle_dimension(probe.once(_embedded))
+    return structure.mle_dimension(probe.once(embedded))
 
 
 @deep_feature
@@ -167,7 +168,7 @@ def deep_hubness(probe: Probe) -> float:
 
     unit: none; range: -inf to inf; cost: network; needs: embeddings, two samples; source: Radovanovic et al. 2010.
     """
-    return structure.hubness(probe.once(_embedded))
+    return structure.hubness(probe.once(embedded))
 
 
 @deep_feature
@@ -176,7 +177,7 @@ def deep_label_sharpness(probe: Probe) -> float:
 
     unit: ratio; range: 0 to 1000; cost: network; needs: embeddings, classes; source: Konz & Mazurowski 2024.
     """
-    return structure.label_sharpness(probe.once(_embedded))
+    return structure.label_sharpness(probe.once(embedded))
 
 
 @deep_feature
@@ -186,7 +187,7 @@ def deep_fisher_ratio(probe: Probe) -> float:
     unit: ratio; range: 0 to inf; cost: network; needs: embeddings, classes, variety within classes;
     source: Fisher 1936.
     """
-    return structure.fisher_ratio(probe.once(_embedded))
+    return structure.fisher_ratio(probe.once(embedded))
 
 
 @deep_feature
@@ -195,7 +196,7 @@ def deep_separability(probe: Probe) -> float:
 
     unit: none; range: -1 to 1; cost: network; needs: embeddings, classes; source: Rousseeuw 1987.
     """
-    return structure.class_separability(probe.once(_embedded))
+    return structure.class_separability(probe.once(embedded))
 
 
 @deep_feature
@@ -204,7 +205,7 @@ def deep_one_nn(probe: Probe) -> np.ndarray:
 
     unit: share; range: 0 to 1; cost: network; needs: embeddings, two groups with classes; source: arXiv 2503.18528.
     """
-    return landmarking.one_nn(probe.once(_embedded))
+    return landmarking.one_nn(probe.once(embedded))
 
 
 @deep_feature
@@ -213,7 +214,7 @@ def deep_linear_probe(probe: Probe) -> np.ndarray:
 
     unit: share; range: 0 to 1; cost: network; needs: embeddings, two groups with classes; source: Alain & Bengio 2016.
     """
-    return landmarking.linear_probe(probe.once(_embedded))
+    return landmarking.linear_probe(probe.once(embedded))
 
 
 @deep_feature
@@ -222,4 +223,4 @@ def deep_linear_probe_auc(probe: Probe) -> np.ndarray:
 
     unit: AUC; range: 0 to 1; cost: network; needs: embeddings, two groups with classes; source: Alain & Bengio 2016.
     """
-    return landmarking.linear_probe_auc(probe.once(_embedded))
+    return landmarking.linear_probe_auc(probe.once(embedded))

@@ -12,6 +12,8 @@ from metamed.dataset import modality_group
 from metamed.errors import NotApplicable
 from metamed.metafeatures import METAFEATURES, Pair, pair_metafeature
 
+BEHAVIOUR = ("mean_pool_ridge", "extremes_ridge", "citation_nn", "instance_ridge", "witness_ridge")
+
 
 def _log_ratio(pair: Pair, *names: str) -> float:
     """log2 of the product of columns in the source over that in the target; NaN where one is missing."""
@@ -160,3 +162,57 @@ def image_distance(pair: Pair) -> float:
     unit: scales; range: 0 to inf; cost: stored vectors; needs: any of them; source: van Sonsbeek & Cheplygina 2020.
     """
     return _distance(pair, "intensity", "texture", "structure")
+
+
+@pair_metafeature("similarity")
+def shape_distance(pair: Pair) -> float:
+    """Distance over the segmentation meta-features: targets of like size, number and shape.
+
+    unit: scales; range: 0 to inf; cost: stored vectors; needs: segmentation; source: here, after Isensee et al. 2021.
+    """
+    return _distance(pair, "segmentation")
+
+
+@pair_metafeature("similarity")
+def bag_distance(pair: Pair) -> float:
+    """Distance over the meta-features of bags: sizes, composition, ambiguity.
+
+    unit: scales; range: 0 to inf; cost: stored vectors; needs: bags; source: Carbonneau et al. 2018, arXiv 1612.03365.
+    """
+    return _distance(pair, "bags")
+
+
+@pair_metafeature("similarity")
+def behaviour_distance(pair: Pair) -> float:
+    """Root mean square difference of the accuracies of simple bag classifiers: like where the same idea of a bag works.
+
+    unit: share; range: 0 to 1; cost: stored vectors; needs: bags; source: Cheplygina & Tax 2018, arXiv 1806.08186.
+    """
+    values = np.array([pair.numbers(f"{name}.mean") for name in BEHAVIOUR])
+    difference = values[:, 0] - values[:, 1]
+    difference = difference[np.isfinite(difference)]
+    if len(difference) == 0:
+        raise NotApplicable("no classifier of bags in both vectors")
+    return float(np.sqrt((difference**2).mean()))
+
+
+@pair_metafeature("similarity")
+def frechet_statistics(pair: Pair) -> float:
+    """Frechet distance of the image statistics as independent Gaussians, root of its mean over columns: means and
+    deviations over images from both vectors, each column over its scale, or its deviation within the two datasets.
+
+    unit: scales; range: 0 to inf; cost: stored vectors; needs: intensity, texture; source: Konz et al. 2024 (FRD),
+    arXiv 2412.01496; here with a diagonal covariance.
+    """
+    names = [f.name for f in METAFEATURES.values() if f.per_image and f.group in ("intensity", "texture")]
+    mean = np.array([pair.numbers(f"{name}.mean") for name in names])
+    deviation = np.array([pair.numbers(f"{name}.sd") for name in names])
+    scale = np.sqrt((deviation**2).mean(axis=1))
+    if pair.scale:
+        scale = np.array([pair.scale.get(f"{name}.mean", np.nan) for name in names], np.float64)
+    squared = (mean[:, 0] - mean[:, 1]) ** 2 + (deviation[:, 0] - deviation[:, 1]) ** 2
+    squared = np.where(squared == 0, 0, squared / np.where(scale > 0, scale, np.nan) ** 2)
+    squared = squared[np.isfinite(squared)]
+    if len(squared) == 0:
+        raise NotApplicable("no intensity or texture column in both vectors")
+    return float(np.sqrt(squared.mean()))
