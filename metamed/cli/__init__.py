@@ -73,13 +73,18 @@ def inspect(
 @command(app)
 def features(
     common: Common, dataset: o.DATASET, group: o.FEATURES = None, images: o.IMAGES = None, labels: o.LABELS = None,
-    kind: o.KIND = None, max_samples: o.MAX_SAMPLES = 5000, as_json: o.JSON = False, csv: o.CSV = False,
+    kind: o.KIND = None, deep: o.DEEP = False, device: o.DEVICE = None, max_samples: o.MAX_SAMPLES = 5000,
+    as_json: o.JSON = False, csv: o.CSV = False,
 ):  # fmt: skip
     """Compute the meta-features of a dataset."""
     from metamed.metafeatures import extract
 
-    data = _read(dataset, images, labels, None, kind)
-    values = extract(data, [group] if group else None, max_samples=max_samples, seed=common.seed)
+    data, embed = _read(dataset, images, labels, None, kind), None
+    if deep or group == "deep":
+        from metamed.sources import embedder
+
+        embed = embedder(store=common.evidence(), device=device or "auto")
+    values = extract(data, group, max_samples=max_samples, seed=common.seed, deep=deep, embed=embed)
     if csv:
         values = [("name", "value"), *((name, repr(value)) for name, value in values.items())]
         print("\n".join(map(",".join, values)))
