@@ -19,6 +19,7 @@ from metamed.errors import NotApplicable, UnknownName
 from metamed.metafeatures.probe import Embed, Probe
 
 Value = float | str | None
+UNREGISTERED = {"distances", "transferability", "extractor"}  # functions of tables and lists: imported when used
 FACTS = ("unit", "range", "cost", "needs", "source")
 
 
@@ -197,4 +198,5 @@ def facts_of(function: Callable) -> dict[str, str]:
 
 
 for _module in iter_modules(__path__):  # every file of this folder registers what it defines: adding one is enough
-    import_module(f"{__name__}.{_module.name}")
+    if _module.name not in UNREGISTERED:
+        import_module(f"{__name__}.{_module.name}")
