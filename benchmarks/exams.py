@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from metamed.exams import Exam, as_markdown, exam, interval, pooled
-from metamed.exams.tables import Table, read_tables, select
+from metamed.exams.reading import read_tables, select
+from metamed.exams.tables import Table
 from metamed.metalearner import fit_predict, ungated
 
 RESULTS = Path(__file__).parent / "results" / "exams.md"

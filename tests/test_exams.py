@@ -23,8 +23,9 @@ from metamed.exams import (
     regret,
     weighted_tau,
 )
+from metamed.exams.reading import read_tables, select
 from metamed.exams.scales import spread_ranks
-from metamed.exams.tables import Table, read_tables, select
+from metamed.exams.tables import Table
 
 ROW_KEYS = {
     "ranker",

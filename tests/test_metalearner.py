@@ -76,7 +76,7 @@ def test_gaussian_process_equals_the_full_solve():
     residual = rng.normal(size=(6, 4))
     full = np.kron(own, items) + 1.5 * np.eye(24)
     expected = (np.kron(near, items) @ np.linalg.solve(full, residual.ravel())).reshape(2, 4)
-    assert gaussian_process(near, own, items, residual, 1.5) == pytest.approx(expected)
+    assert gaussian_process(near, own, np.linalg.eigh(items), residual, 1.5) == pytest.approx(expected)
 
 
 def test_distance_of_facts_by_hand():
@@ -301,7 +301,7 @@ def test_what_ships_is_used_only_for_the_evidence_that_it_learned_from(tmp_path,
     more.merge(store())
     task = next(t for t in more.records("task") if t.dataset == "set0")
     more.add(Run(task.id, FROM.id, 7, (1,), {"auc": (0.5,)}, 1.0))
-    assert MetaLearner.load("classification", more).evidence != learner.evidence and len(calls) == 1
+    assert MetaLearner.load("classification", more).evidence != learner.evidence and calls
 
 
 def test_what_ships_is_what_the_shipped_evidence_teaches():

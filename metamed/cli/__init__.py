@@ -12,7 +12,7 @@ from typer import Exit, Option, Typer
 
 from metamed.cli import options as o
 from metamed.cli.options import Common, command
-from metamed.errors import MetamedError, NotApplicable, UnknownName
+from metamed.errors import MetamedError, UnknownName
 
 app = Typer(name="metamed", no_args_is_help=True, pretty_exceptions_enable=False)
 bench = Typer(no_args_is_help=True, help="Run a suite of experiments, or see how far it is.")
@@ -150,17 +150,20 @@ def bench_status(common: Common, suite: str, data: o.DATA):
 @command(app)
 def exam(
     common: Common, table: o.TABLE = None, kind: o.KIND = None, facts: o.FACTS = None, datasets: o.DATASETS = None,
-    families: o.FAMILIES = None, distances: o.DISTANCES = None, items: o.ITEMS = None, by: o.BY = None,
-    train: o.TRAIN = None, as_json: o.JSON = False,
+    families: o.FAMILIES = None, distances: o.DISTANCES = None, scores: o.SCORES = None, items: o.ITEMS = None,
+    by: o.BY = None, train: o.TRAIN = None, as_json: o.JSON = False,
 ):  # fmt: skip
     """Examine the recommender beside its baselines: one family of datasets left out at a time."""
+    from metamed.cli.examining import examine, read, stored
     from metamed.exams import as_json as plain
     from metamed.exams import as_markdown
 
-    extra = _fact_files(facts) | {"datasets": datasets, "families": families, "distances": distances}
-    extra = {name: value for name, value in (extra | {"items": _words(items), "by": _words(by)}).items() if value}
-    asked = _tables(common, table, kind, extra)
-    results = _examined(asked, _tables(common, train, None, extra) if train else [], common)
+    if train and not table:
+        raise MetamedError("--train needs --table: what is learned from one table is judged on another")
+    given = {"datasets": datasets, "families": families, "distances": [p for p in (distances, scores) if p],
+             "items": _words(items), "by": _words(by)}  # fmt: skip
+    asked = read(table, facts, given) if table else stored(common, kind)
+    results = examine(asked, read(train, facts, given) if train else [], common)
     print(_json(plain(results, seed=common.seed)) if as_json else as_markdown(results, seed=common.seed))
 
 
@@ -225,57 +228,6 @@ def _columns(rows: list) -> str:
 
 def _words(text: str | None) -> list[str] | None:
     return text.split(",") if text else None
-
-
-def _fact_files(folder: Path | None) -> dict[str, Path]:
-    """The files of a folder of facts that are there."""
-    names = {"datasets": "datasets", "families": "families", "networks": "networks", "labels": "label_facts"}
-    return {k: folder / f"{n}.csv" for k, n in names.items() if folder and (folder / f"{n}.csv").exists()}
-
-
-def _tables(common: Common, path: Path | None, kind: str | None, extra: dict) -> list:
-    """The tables of a file, or of the evidence of a kind (all kinds without one)."""
-    from metamed.dataset import KINDS
-    from metamed.exams.examples import tables_of
-    from metamed.exams.tables import read_tables
-    from metamed.measures import PRIMARY
-
-    if path is not None:
-        return read_tables(path, **extra)
-    evidence, found = common.evidence(), []
-    for one in [kind] if kind else KINDS:
-        if one not in PRIMARY:
-            raise UnknownName("kind", one, PRIMARY)
-        try:
-            found += tables_of(evidence, one, PRIMARY[one])
-        except NotApplicable as error:
-            common.say(f"left out: {error}")
-    if not found:
-        raise NotApplicable("there is no evidence to examine: no two setups were compared on two datasets")
-    return found
-
-
-def _examined(tables: list, training: list, common: Common) -> list:
-    """The exam of each table; one that cannot be held is said on stderr, unless none can."""
-    from metamed.exams import exam as hold
-    from metamed.exams import exam_across
-    from metamed.exams.tables import select
-    from metamed.metalearner import fit_predict
-
-    results, refused = [], []
-    for table in tables:
-        rankers = {"metamed": fit_predict}
-        common.say(f"examining {table.name}: {len(table.datasets)} datasets, {len(table.items)} items")
-        try:
-            across = select(training, " ".join(table.name.split()[1:])) if training else None
-            results.append(hold(table, rankers, seed=common.seed) if across is None
-                           else exam_across(across, table, rankers, seed=common.seed))  # fmt: skip
-        except NotApplicable as error:
-            refused.append(error)
-            common.say(f"left out: {error}")
-    if not results:
-        raise refused[0]
-    return results
 
 
 def _setup(data, common: Common, rank: int | None, method: str | None, settings: list, sources: list, recipe):

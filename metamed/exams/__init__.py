@@ -11,7 +11,7 @@ from metamed.errors import NotApplicable
 from metamed.exams.scales import design, fact_distance, plain_list, weighted_mean
 from metamed.exams.tables import Table
 
-DRAWS, BOOTSTRAP, NEIGHBOURS = 50, 2000, 3
+DRAWS, BOOTSTRAP, NEIGHBOURS, SVR_ROWS = 50, 2000, 3, 2000
 MEASURES = ("tau", "nreg1", "regret1", "regret3", "mae", "coverage")
 
 
@@ -43,6 +43,7 @@ class Exam:
     items: tuple[str, ...]
     marks: dict[str, dict[str, np.ndarray]]
     basis: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what was done to the figures, see Table.notes
 
     def by_family(self, ranker: str, measure: str) -> np.ndarray:
         """Means inside each family, in the order of first appearance."""
@@ -120,23 +121,42 @@ def knn(train: Table, target: Table) -> Prediction:
 
 
 def svr(train: Table, target: Table) -> Prediction:
-    """Support vector regression of the raw score on facts and item; the prior list where no facts are known."""
+    """Support vector regression of the raw score on facts and item; the prior list where no facts are known.
+
+    Of more than 2000 scores a fixed sample is learned from. Items are dummies of weight 3, about as much as all facts
+    together; the kernel is made of both parts, so that no row has to hold a column for every item.
+    """
     from sklearn.svm import SVR
 
     if not train.facts:
         return prior_list(train, target)
     known, asked = design(train.facts, target.facts)
-    items = np.eye(len(train.items)) * 3  # an item's dummies must weigh about as much as all facts together
-    there = np.isfinite(train.scores)
-    rows, columns = np.nonzero(there)
-    y = train.scores[there]
-    model = SVR(epsilon=0.1 * y.std() + 1e-9).fit(
-        np.hstack([known[rows], items[columns]]), (y - y.mean()) / (y.std() or 1)
-    )
-    n, m = len(target.datasets), len(train.items)
-    grid = np.hstack([np.repeat(asked, m, axis=0), np.tile(items, (n, 1))])
-    score = (model.predict(grid) * y.std() + y.mean()).reshape(n, m)
+    rows, columns = np.nonzero(np.isfinite(train.scores))
+    if len(rows) > SVR_ROWS:
+        some = np.sort(np.random.default_rng(0).permutation(len(rows))[:SVR_ROWS])
+        rows, columns = rows[some], columns[some]
+    y, facts, m = train.scores[rows, columns], known[rows], len(train.items)
+    mean = np.concatenate([facts.mean(0), 3 * np.bincount(columns, minlength=m) / len(y)])
+    variance = ((facts**2).sum(1).mean() + 9) / len(mean) - mean.mean() ** 2
+    gamma = 1 / (len(mean) * variance)  # as scikit-learn's "scale"
+    model = SVR(kernel="precomputed", epsilon=0.1 * y.std() + 1e-9)
+    model.fit(_near(facts, facts, gamma) * _alike(columns, columns, gamma), (y - y.mean()) / (y.std() or 1))
+    support = model.support_
+    weighted = _near(asked, facts[support], gamma) * model.dual_coef_[0]
+    score = weighted @ _alike(columns[support], np.arange(m), gamma) + model.intercept_[0]
+    score = score * y.std() + y.mean()
     return Prediction(score, score)
+
+
+def _near(a: np.ndarray, b: np.ndarray, gamma: float) -> np.ndarray:
+    """Gaussian kernel of rows, (len(a), len(b))."""
+    square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return np.exp(-gamma * np.maximum(square, 0))
+
+
+def _alike(a: np.ndarray, b: np.ndarray, gamma: float) -> np.ndarray:
+    """Gaussian kernel of the items' dummies, whose squared distance is 18 for different ones."""
+    return np.where(a[:, None] == b, 1.0, np.exp(-18 * gamma))
 
 
 def shuffler(seed: int) -> Ranker:
@@ -179,23 +199,28 @@ def judged(table: Table) -> np.ndarray:
     return enough & hinted
 
 
-def exam(table: Table, rankers: dict[str, Ranker], *, shown: Sequence[str] = (), seed: int = 0) -> Exam:
+def exam(
+    table: Table, rankers: dict[str, Ranker], *, shown: Sequence[str] = (), seed: int = 0, beside: dict | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Exam:  # fmt: skip
     """Leave one family out: every ranker learns from the others and answers for it, the family's scores hidden.
 
     shown: items whose scores on the target are told, as if they had been run there; errors are those of the others.
+    beside: rankers to compare with instead of all baselines. progress: called with (families done, families).
     """
     folds = [fold for fold in table.family_folds() if (fold & judged(table)).any()]
     if len(folds) < 2:
         raise NotApplicable(f"{table.name}: {len(folds)} family of datasets; an exam needs two. See the family column.")
     pairs = [(table.rows(~fold), table.rows(fold & judged(table))) for fold in folds]
-    return _examine(table, pairs, rankers, seed, shown)
+    return _examine(table, pairs, rankers, seed, shown, beside, progress)
 
 
-def exam_across(train: Table, test: Table, rankers: dict[str, Ranker], *, seed: int = 0) -> Exam:
+def exam_across(train: Table, test: Table, rankers: dict[str, Ranker], *, seed: int = 0, progress=None) -> Exam:
     """Train on one table, judged on another that has items in common, without the families that they share."""
     common = [item for item in train.items if item in test.items]
     if len(common) < 2:
-        raise NotApplicable(f"{train.name} and {test.name} have {len(common)} items in common; an order needs two")
+        raise NotApplicable(f"{train.name} and {test.name} have {len(common)} items in common; an order needs two. "
+                            "--items says which columns name an item")  # fmt: skip
     train = train.columns([train.items.index(i) for i in common])
     test = test.columns([test.items.index(i) for i in common])
     asked = test.rows(judged(test))
@@ -205,23 +230,31 @@ def exam_across(train: Table, test: Table, rankers: dict[str, Ranker], *, seed: 
         names = {family, *np.array(asked.datasets, dtype=object)[fold]}
         others = [f not in names and d not in names for f, d in zip(train.families, train.datasets, strict=True)]
         pairs.append((train.rows(np.array(others)), asked.rows(fold)))
-    return _examine(test, pairs, rankers, seed)
+    return _examine(test, pairs, rankers, seed, progress=progress)
 
 
-def _examine(table: Table, pairs: Sequence[tuple[Table, Table]], rankers, seed, shown=()) -> Exam:
-    everyone = rankers | BASELINES | {"random": shuffler(seed)} | {n: hint_ranker(n) for n in table.hints}
+def _examine(
+    table: Table, pairs: Sequence[tuple[Table, Table]], rankers, seed, shown=(), beside=None, progress=None
+) -> Exam:
+    everyone = rankers | (BASELINES | {"random": shuffler(seed)} if beside is None else beside)
+    taken = {*everyone, "oracle"}
+    hints = table.hints if beside is None else {}
+    everyone |= {f"{n} (published)" if n in taken else n: hint_ranker(n) for n in hints}
     marks: dict[str, dict[str, list]] = {name: {m: [] for m in MEASURES} for name in [*everyone, "oracle"]}
     basis: dict[str, list[str]] = {}
-    for train, target in pairs:
+    for done, (train, target) in enumerate(pairs, 1):
         hidden = target.hidden(shown)
         answers = {name: ranker(train, hidden) for name, ranker in everyone.items()}
         for name, answer in (answers | {"oracle": Prediction(target.scores, target.scores)}).items():
             _mark(marks[name], target.scores, answer, np.isfinite(hidden.scores))
             basis.setdefault(name, []).append(answer.basis)
+        if progress is not None:
+            progress(done, len(pairs))
     datasets = tuple(d for _, target in pairs for d in target.datasets)
     families = tuple(f for _, target in pairs for f in target.families)
     arrays = {name: {m: np.array(v) for m, v in values.items()} for name, values in marks.items()}
-    return Exam(table.name, datasets, families, table.items, arrays, {n: tuple(b) for n, b in basis.items() if any(b)})
+    said = {n: tuple(b) for n, b in basis.items() if any(b)}
+    return Exam(table.name, datasets, families, table.items, arrays, said, table.notes)
 
 
 def _mark(marks: dict[str, list], scores: np.ndarray, answer: Prediction, told: np.ndarray) -> None:
@@ -299,7 +332,7 @@ def as_markdown(results: Sequence[Exam], *, seed: int = 0) -> str:
         families = len(dict.fromkeys(result.families))
         title = f"### {result.name}: {len(result.datasets)} datasets in {families} families, {len(result.items)} items"
         lines = [_line(row) for row in as_rows(result, seed=seed)]
-        parts.append("\n".join([title, "", head, "|---" * 10 + "|", *lines]))
+        parts.append("\n".join([title, "", *[f"{note}\n" for note in result.notes], head, "|---" * 10 + "|", *lines]))
     return "\n\n".join(parts) + "\n"
 
 

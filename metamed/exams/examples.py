@@ -9,7 +9,6 @@ import numpy as np
 from metamed.errors import NotApplicable
 from metamed.exams.tables import LABEL_KINDS, LOWER_IS_BETTER, Columns, Table, distinct, informative, number, size_facts
 
-
 OWN = "metamed"  # the study that own runs belong to
 
 

@@ -20,6 +20,7 @@ from metamed.exams.scales import (
 from metamed.exams.tables import Columns, Table
 
 WEAK, STRONG, RIDGE, PENALTY, RANK = 1.0, 4.0, 3.0, 3.0, 2
+MOST_COLUMNS = 100  # of the items' descriptors: thousands of items may each have a word of their own
 SAME_DOMAIN, HINT, KEEP = 3.0, 0.3, 0.45  # weights: same domain, mean hint, both in the answer
 
 
@@ -27,12 +28,19 @@ def _half_identity(kernel: np.ndarray) -> np.ndarray:
     return (np.eye(len(kernel)) + kernel) / 2
 
 
+def item_design(descriptors: Columns) -> np.ndarray:
+    """Numbers and dummies of the items' descriptors, (m, p); of more than 100 columns those that tell most apart."""
+    matrix, _ = design(descriptors, descriptors)
+    widest = np.sort(np.argsort(-matrix.var(0), kind="stable")[:MOST_COLUMNS])
+    return matrix[:, widest]
+
+
 def item_kernels(descriptors: Columns, m: int) -> tuple[np.ndarray, np.ndarray]:
     """Likeness of items, exponential and linear, each mixed half and half with identity, (m, m)."""
     if not descriptors:
         return np.eye(m), np.eye(m)
     near = np.exp(-fact_distance(descriptors, descriptors, 0.5, 2.0))
-    matrix, _ = design(descriptors, descriptors)
+    matrix = item_design(descriptors)
     linear = matrix @ matrix.T
     scale = np.trace(linear) / m
     return _half_identity(near), _half_identity(linear / scale if scale > 0 else linear)
@@ -41,15 +49,25 @@ def item_kernels(descriptors: Columns, m: int) -> tuple[np.ndarray, np.ndarray]:
 # --- corrections: residual of the training datasets (n, m) -> of the asked ones (k, m) ---
 
 
+def spectra(descriptors: Columns, m: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Eigenvalues and eigenvectors of both item kernels. The last ones are kept: all folds of a table share them."""
+    if not (_LAST and _LAST[0] is descriptors and _LAST[1] == m):
+        _LAST[:] = descriptors, m, tuple(np.linalg.eigh(kernel) for kernel in item_kernels(descriptors, m))
+    return _LAST[2]
+
+
+_LAST: list = []
+
+
 def gaussian_process(
-    near: np.ndarray, own: np.ndarray, items: np.ndarray, residual: np.ndarray, noise: float
+    near: np.ndarray, own: np.ndarray, items: tuple[np.ndarray, np.ndarray], residual: np.ndarray, noise: float
 ) -> np.ndarray:
     """Posterior mean of a Gaussian process with kernel datasets x items on a full grid.
 
-    near: (k, n) likeness of asked and known datasets, own: (n, n), items: (m, m). In the items' eigenbasis the grid
-    falls apart into m problems of size n.
+    near: (k, n) likeness of asked and known datasets, own: (n, n), items: eigenvalues (m,) and -vectors (m, m) of the
+    likeness of items. In the items' eigenbasis the grid falls apart into m problems of size n.
     """
-    values, vectors = np.linalg.eigh(items)
+    values, vectors = items
     values = np.clip(values, 0, None)[:, None, None]
     rotated = (residual @ vectors).T[:, :, None]
     alpha = np.linalg.solve(values * own + noise * np.eye(len(own)), rotated)
@@ -71,7 +89,7 @@ def corrections(train: Table, target: Table, residual: np.ndarray) -> dict[str, 
     matrix, asked = design(train.facts, target.facts)
     width = max(1, matrix.shape[1])
     linear, linear_near = matrix @ matrix.T / width, asked @ matrix.T / width
-    alike, straight = item_kernels(train.descriptors, len(train.items))
+    alike, straight = spectra(train.descriptors, len(train.items))
     return {
         "gp_weak": gaussian_process(near, own, alike, residual, WEAK),
         "gp_strong": gaussian_process(near, own, alike, residual, STRONG),
@@ -134,7 +152,7 @@ def method_base(train: Table, target: Table) -> Base:
     parts = corrections(train, target, np.nan_to_num(scale - plain))
     shape = (len(target.datasets), len(train.items))
     lists, share = np.broadcast_to(plain, shape), 1 / (len(parts) + 1)
-    descriptors, _ = design(train.descriptors, train.descriptors)
+    descriptors = item_design(train.descriptors)
     features = {"list": lists, **parts}
     unknown = np.full(shape[0], np.nan)  # facts go in as they are, so that a column means the same for any training set
     features |= {n: target.facts.get(n, unknown)[:, None] for n, f in train.facts.items() if f.dtype != object}
