@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -31,6 +32,8 @@ to half prevalence.
 `max_samples=None` looks at every image; only what grows with the square of the samples keeps to its 2000. Instances of
 bags are compared in whole bags, at most 2500 of them and 40 of a bag.
 
+{error}
+
 **Deep features** are left out unless asked for (`extract(..., deep=True, embed=...)`, `metamed features --deep`): they
 need a frozen network, `embed=metamed.sources.embedder()`, or embeddings that are already there, an array with a row for
 each image. At most 2000 images are embedded.
@@ -39,12 +42,29 @@ each image. At most 2000 images are embedded.
 five quick fits; *network*: a pass through a frozen network; *stored vectors*: nothing but two rows of the store.
 """
 
+ERROR = """**What a sample costs.** Error against all images, over the deviation of the column over the datasets, median (90 %
+quantile) over datasets and columns; `python -m benchmarks.metafeature_error FOLDER` measures it. The default sample of
+5000 is larger than any of these; errors of means fall with its root. Landmarkers and bags suffer most, because they
+learn from the sample: compare them only between samples of one size.
+
+"""
 TABLES = (
     ("Distances of two tables", "`metamed.metafeatures.distances.compare_tables(source, target)` takes a table of each "
      "dataset: a row an image, columns its embedding or its statistics.", DISTANCES),
     ("Scores of a source on a target", "`metamed.metafeatures.transferability.transfer_scores(embeddings, labels)` "
      "takes the target's embeddings by the source's frozen network. Higher is better.", SCORES),
 )  # fmt: skip
+
+
+def error_table() -> str:
+    """The measured error of subsamples, a group a row, a size a column."""
+    with (PAGE.parent.parent / "benchmarks" / "results" / "metafeature_error.csv").open(encoding="utf-8") as file:
+        found = {(r["group"], r["samples"]): f"{r['median']} ({r['quantile90']})" for r in csv.DictReader(file)}
+    sizes = list(dict.fromkeys(size for _, size in found))
+    lines = [f"| group | {' | '.join(f'{size} samples' for size in sizes)} |", "|---" * (len(sizes) + 1) + "|"]
+    groups = dict.fromkeys(group for group, _ in found)
+    lines += [f"| {g} | {' | '.join(found.get((g, size), '') for size in sizes)} |" for g in groups]
+    return ERROR + "\n".join(lines)
 
 
 def rows(features: Iterable[MetaFeature | PairMetaFeature]) -> str:
@@ -70,7 +90,7 @@ def functions(table: dict[str, Callable]) -> str:
 def page() -> str:
     """The whole page."""
     groups = dict.fromkeys(feature.group for feature in METAFEATURES.values())
-    parts = [HEAD]
+    parts = [HEAD.replace("{error}", error_table())]
     for group in groups:
         members = [f for f in METAFEATURES.values() if f.group == group]
         kinds = {f.kinds for f in members}
