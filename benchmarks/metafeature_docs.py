@@ -42,8 +42,9 @@ each image. At most 2000 images are embedded.
 five quick fits; *network*: a pass through a frozen network; *stored vectors*: nothing but two rows of the store.
 """
 
-ERROR = """**What a sample costs.** Error against all images, over the deviation of the column over the datasets, median (90 %
-quantile) over datasets and columns; `python -m benchmarks.metafeature_error FOLDER` measures it. The default sample of
+ERROR = """**What a sample costs.**
+Error against all images, over the deviation of the column over the datasets: median (90 %
+quantile) over datasets and columns. `python -m benchmarks.metafeature_error FOLDER` measures it. The default sample of
 5000 is larger than any of these; errors of means fall with its root. Landmarkers and bags suffer most, because they
 learn from the sample: compare them only between samples of one size.
 
