@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from metamed.exams import Exam, as_markdown, exam, interval, pooled
+from metamed.exams.examples import tables_of
 from metamed.exams.reading import read_tables, select
 from metamed.exams.tables import Table
 from metamed.metalearner import fit_predict, ungated
+from metamed.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "exams.md"
 POOLS = ("imagenet", "radimagenet", "medmnist")  # sources made of several sets
@@ -135,9 +137,30 @@ def _hold(table: Table, ranker, shown: tuple[str, ...], seed: int) -> Exam:
     return exam(table, {"metamed": ranker}, shown=shown, seed=seed)
 
 
-def report(facts: Path, command: str, seed: int = 0, jobs: int = 1) -> str:
-    """All exams, the pooled figures and the control, as one Markdown document."""
-    started, tables = sum(os.times()[:4]), published_tables(facts)
+def figure(results: dict[str, Exam], path: Path, seed: int) -> None:
+    """The gain in weighted tau over the prior list in every exam, with its 95 % interval, as SVG."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "metamed", "font.size": 9}):
+        drawn = Figure(figsize=(6.5, 0.5 + 0.22 * len(results)), layout="constrained")
+        axes = drawn.subplots()
+        for place, result in enumerate(results.values()):
+            gain = result.difference("metamed", "tau")
+            axes.plot(interval(gain, seed=seed), [place, place], color="#4477aa", linewidth=2)
+            axes.plot([gain.mean()], [place], "o", color="#222222", markersize=4)
+        axes.axvline(0, color="#888888", linewidth=0.8)
+        axes.set_yticks(range(len(results)), list(results))
+        axes.invert_yaxis()
+        axes.set_xlabel("weighted tau of metamed minus that of the prior list, 95 % interval over families")
+        axes.spines[["top", "right"]].set_visible(False)
+        drawn.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def report(facts: Path, command: str, seed: int = 0, jobs: int = 1, picture: Path | None = None) -> str:
+    """All exams, the pooled figures and the control, as one Markdown document; `picture`: where to draw the gains."""
+    started = sum(os.times()[:4])
+    tables = published_tables(facts) | {"own runs": tables_of(Store.embedded(), "classification", "auc")[0]}
     asked = {name: (table, fit_predict, ()) for name, table in tables.items()}
     asked |= {("control", name, k): (permuted(tables[name], seed + k), ungated, ())
               for name in CONTROLS for k in range(PERMUTATIONS)}  # fmt: skip
@@ -147,6 +170,8 @@ def report(facts: Path, command: str, seed: int = 0, jobs: int = 1) -> str:
     results, reference = {name: found[name] for name in tables}, found["reference"]
     controls = {name: [found["control", name, k] for k in range(PERMUTATIONS)] for name in CONTROLS}
     mixed = [name for name in results if name.startswith("G1")]
+    if picture:
+        figure(results, picture, seed)
     minutes = (sum(os.times()[:4]) - started) / 60
     sections = [
         INTRODUCTION.format(command=command, minutes=minutes, seed=seed),
@@ -174,7 +199,7 @@ def report(facts: Path, command: str, seed: int = 0, jobs: int = 1) -> str:
     return "\n".join(sections)
 
 
-INTRODUCTION = """# Exams of the recommender on published tables
+INTRODUCTION = """# Exams of the recommender
 
 Made by `{command}` in {minutes:.1f} CPU minutes;
 seed {seed}; nothing in this file is edited by hand.
@@ -195,18 +220,17 @@ at: the list alone, no trees, no gate, no modality, hints alone.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    shared = os.environ.get("METAMED_SHARED")
-    parser.add_argument(
-        "--facts", type=Path, default=Path(shared) / "facts" if shared else None, help="folder of result tables"
-    )
+    shared = Path(os.environ.get("METAMED_SHARED", Path(__file__).parents[2] / "shared"))
+    parser.add_argument("--facts", type=Path, default=shared / "facts", help="folder of result tables")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="processes that work at once")
     options = parser.parse_args()
-    if options.facts is None or not options.facts.is_dir():
+    if not options.facts.is_dir():
         sys.exit(f"--facts {options.facts}: no such folder. Pass the folder of result tables, or set METAMED_SHARED.")
     command = f"python -m benchmarks.exams --facts FACTS --seed {options.seed}"
-    options.out.write_text(report(options.facts, command, options.seed, options.jobs), encoding="utf-8")
+    picture = options.out.with_name("exams.svg")
+    options.out.write_text(report(options.facts, command, options.seed, options.jobs, picture), encoding="utf-8")
     print(f"written to {options.out}")
 
 

@@ -47,6 +47,8 @@ def _written() -> list[tuple[str, str]]:
     """(page, command line) of every `metamed …` in code blocks and in backquotes."""
     found = []
     for page, text in TEXT.items():
+        if page == "architecture.md":  # the plan also names commands that are to come
+            continue
         blocks = re.findall(r"^(?: {4}|\s*\$ )(?:.*&& )?(metamed .*)$", text, re.M)
         found += [(page, line) for line in blocks + re.findall(r"`(metamed [^`]+)`", text)]
     return found

@@ -51,7 +51,9 @@ DOWNLOAD = option(bool, "--download", "Fetch weights that are not on this machin
 DATA = option(Path, "--data", "Folder in which the suite's datasets lie.", envvar="METAMED_DATA", show_default=False)
 WORKERS = option(int, "--workers", "Processes that run at the same time.", min=1)
 TABLE = option(Path | None, "--table", "Table of results (CSV, one figure a row) instead of the store's evidence.")
-FACTS = option(Path | None, "--facts", "Folder with families.csv, label_facts.csv, networks.csv, datasets.csv and <study>_*.csv.")
+FACTS = option(
+    Path | None, "--facts", "Folder with families.csv, label_facts.csv, networks.csv, datasets.csv and <study>_*.csv."
+)
 DATASETS = option(Path | None, "--datasets", "CSV of facts about the datasets.")
 FAMILIES = option(Path | None, "--families", "CSV of (dataset, family): families are left out together.")
 DISTANCES = option(Path | None, "--distances", "CSV of (source, target, value), scores or distances.")
