@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,16 +13,17 @@ from metamed.errors import NotApplicable, ReadError
 from metamed.exams import Prediction, exam, judged, prior_list, regret, weighted_tau
 from metamed.exams.examples import is_own, table_key, tables_from, vector_facts, vectors_of
 from metamed.exams.scales import common_scale, fact_distance, family_weights, normal_scores
-from metamed.exams.tables import Columns, Table
+from metamed.exams.tables import Table
 from metamed.measures import PRIMARY
-from metamed.metalearner.correctors import KEEP, WEAK, Base, base_of
+from metamed.metalearner.correctors import KEEP, Base, base_of
+from metamed.metalearner.levels import expected_scores, half_width, is_fraction
 from metamed.metalearner.trees import contributions, evaluate, grow, out_of_fold
 from metamed.records import Candidate, Setup, content_id
 
 SHIPPED = Path(__file__).parent.parent / "data" / "learner"
 NEAREST = 3  # datasets whose runs are shown as evidence
 VERSION = 6  # raised by hand when the recipe moves: what was learned by another one is fitted again
-QUANTILE, SEEDS, FEWEST = 0.93, 3, 5
+SEEDS, FEWEST = 3, 5
 
 
 @dataclass(frozen=True)
@@ -190,11 +191,11 @@ def answer(fitted: Fitted, train: Table, target: Table) -> Prediction:
     order = corrected(base, fitted.models) if fitted.open else base.list
     if fitted.open and not fitted.first:
         order = first_kept(order, np.where(np.isneginf(target.scores), -np.inf, base.list))
-    score = np.array([_in_order(o, s) for o, s in zip(order, _level(train, target), strict=True)])
+    score = np.array([_in_order(o, s) for o, s in zip(order, expected_scores(train, target), strict=True)])
     shown = [i for i, known in zip(target.items, np.isfinite(target.scores).any(0), strict=True) if known]
-    error = _error(train, shown) if 0 < len(shown) < len(target.items) else fitted.error
+    error = half_width(train, shown) if 0 < len(shown) < len(target.items) else fitted.error
     low, high = score - error, score + error
-    if _is_fraction(train.scores):
+    if is_fraction(train.scores):
         low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
     return Prediction(order, score, low, high, fitted.basis)
 
@@ -219,62 +220,8 @@ def ungated(train: Table, target: Table) -> Prediction:
 def list_only(train: Table) -> Fitted:
     """The prior list without a look at anything else, with the error of expected scores."""
     folds = train.family_folds()
-    error = _error(train) if len(folds) > 1 else float("nan")
+    error = half_width(train) if len(folds) > 1 else float("nan")
     return Fitted((), 0.0, error, len(folds), ())
-
-
-# --- expected scores ---
-
-
-def _is_fraction(scores: np.ndarray) -> bool:
-    return bool(np.nanmin(scores) >= 0 and np.nanmax(scores) <= 1)
-
-
-def _level_facts(known: Columns, asked: Columns) -> tuple[Columns, Columns]:
-    """How hard a segmentation is depends on the kind of label, not on the dataset: where known, that alone counts."""
-    names = (
-        ["label_kind"] if "label_kind" in known and "label_kind" in asked else [n for n in known if n != "label_kind"]
-    )
-    return {n: known[n] for n in names}, {n: c for n, c in asked.items() if n in names}
-
-
-def _level(train: Table, target: Table) -> np.ndarray:
-    """Expected scores (k, m): on the logit scale, the item's median + a Gaussian process over datasets (noise 1).
-
-    Scores that are known on a target move all of its expectations by what they missed in the mean.
-    """
-    fraction = _is_fraction(train.scores)
-    values = _link(train.scores, fraction)
-    known = np.isfinite(values)
-    medians = np.array([np.median(v[k]) if k.any() else np.nan for v, k in zip(values.T, known.T, strict=True)])
-    medians = np.where(np.isfinite(medians), medians, np.nanmedian(medians))
-    facts, asked = _level_facts(train.facts, target.facts)
-    expected = np.tile(medians, (len(target.datasets), 1))
-    if facts and asked:
-        own, near = (np.exp(-fact_distance(facts, f)) for f in (facts, asked))
-        residual = np.where(known, values - medians, 0.0)
-        expected += near @ np.linalg.solve(own + WEAK * np.eye(len(own)), residual)
-    told = np.isfinite(target.scores)
-    missed = np.where(told, _link(np.where(told, target.scores, 0.5), fraction) - expected, 0.0)
-    expected += missed.sum(1, keepdims=True) / np.maximum(told.sum(1, keepdims=True), 1)
-    return 1 / (1 + np.exp(-expected)) if fraction else expected
-
-
-def _link(scores: np.ndarray, fraction: bool) -> np.ndarray:
-    clipped = np.clip(scores, 1e-3, 1 - 1e-3)
-    return np.log(clipped / (1 - clipped)) if fraction else scores
-
-
-def _error(train: Table, shown: Sequence[str] = ()) -> float:
-    """Half width of a 90 % interval: 93 % quantile of the errors on families that were not learned from, pooled."""
-    errors = []
-    for fold in train.family_folds():
-        own = train.rows(fold)
-        asked = own.hidden(shown)
-        errors.append(
-            (_level(train.rows(~fold), asked) - own.scores)[np.isfinite(own.scores) & ~np.isfinite(asked.scores)]
-        )
-    return float(np.quantile(np.abs(np.concatenate(errors)), QUANTILE))
 
 
 # --- the learner of a store ---

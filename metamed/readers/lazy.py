@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +14,7 @@ KEPT_BYTES = 256 << 20  # hashing, meta-features and training each pass over the
 _BLOCK_BYTES = 64 << 20  # decoded at a time
 
 
-class LazyImages:
+class LazyImages(ABC):
     """`Images` over a method `_read(start, stop)` that decodes consecutive images as (stop - start, *shape[1:])."""
 
     sizes: np.ndarray | None = None
@@ -22,8 +23,9 @@ class LazyImages:
         self.shape, self.dtype = shape, np.dtype(dtype)
         self._kept: np.ndarray | None = None
 
+    @abstractmethod
     def _read(self, start: int, stop: int) -> np.ndarray:
-        raise NotImplementedError
+        """Images start to stop, decoded: (stop - start, *shape[1:])."""
 
     def _block(self) -> int:
         """Images to decode together."""
