@@ -17,7 +17,7 @@ from metamed import training
 from metamed.dataset import Dataset
 from metamed.errors import MetamedError
 from metamed.measures import evaluate, get_measure
-from metamed.methods import Shape, checked, get_method
+from metamed.methods import Plan, Shape, checked, get_method
 from metamed.records import Run, Setup, Source, Task
 from metamed.sources import encode, features_key, find_weights, load_source
 from metamed.store import Store
@@ -197,8 +197,6 @@ def _train(job: Job, progress: Callable | None) -> _Outcome:
 
 def _plan(job: Job, net, shape: Shape):
     """The recipe's plan for a network that holds its source's weights, and the source's pixel normalisation."""
-    from metamed.methods import Plan
-
     if job.setup.recipe is None:
         return Plan(net, ((list(net.parameters()), 1.0, 0),)), None
     if len(job.sources) != 1:

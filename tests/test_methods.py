@@ -131,6 +131,17 @@ def test_contract_of_probes(name):
     assert np.exp(answer).sum(1) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.parametrize("name", [n for n in methods("classification") if n.startswith("probe.")])
+def test_probes_take_several_labels(name):
+    from metamed.methods import Shape
+
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, (80, 3))
+    x = rng.normal(size=(80, 5)) + 6 * np.pad(y, ((0, 0), (0, 2)))
+    answer = np.exp(get_method(name).build(Shape(5, (), 3)).fit(x, y).predict(x))
+    assert answer.shape == (80, 3) and ((answer > 0.5) == y).mean() > 0.9
+
+
 @pytest.mark.parametrize("name", sorted(methods("transfer")))
 def test_contract_of_recipes(name):
     from metamed.methods import Shape

@@ -12,7 +12,10 @@ _NETWORKS = Choice("mobilenet_v2", "resnet18", "resnet50")
 
 
 class _Probe:
-    """A scikit-learn classifier on standardised features that answers with log-probabilities for all K classes."""
+    """A scikit-learn classifier on standardised features that answers with log-probabilities for all K classes.
+
+    Multi-label targets, 0/1 (n, K), get one such classifier for each label.
+    """
 
     def __init__(self, classifier, n_classes: int):
         from sklearn.pipeline import make_pipeline
@@ -21,6 +24,11 @@ class _Probe:
         self.pipeline, self.n_classes = make_pipeline(StandardScaler(), classifier), n_classes
 
     def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> _Probe:
+        if y.ndim == 2:
+            from sklearn.multiclass import OneVsRestClassifier
+
+            name, classifier = self.pipeline.steps[-1]
+            self.pipeline.steps[-1] = (name, OneVsRestClassifier(classifier))
         self.pipeline.fit(x, y)
         return self
 
