@@ -113,11 +113,12 @@ def present(need: str, data: Dataset) -> bool | None:
         "two groups with classes": classes > 1 and groups > 1,
         "masks": data.kind == "segmentation",
         "bags": data.kind == "mil",
+        "coordinates": data.coordinates is not None,
         "assessments": data.triplets is not None or data.ratings is not None,
         "triplets": data.triplets is not None,
     }
     maybe = {"variety", "variety within classes", "pairs within classes", "repeated groups", "foreground", "outline",
-             "repeated bags", "both classes", "repeated answers", "sides"}  # fmt: skip
+             "repeated bags", "both classes", "repeated answers", "sides", "witnesses"}  # fmt: skip
     assert need in answers or need in maybe, f"'{need}' is not a known need"
     return answers.get(need)
 

@@ -1,13 +1,11 @@
-"""What bags are like: sizes, how instances lie within and between them, and which simple idea of a bag works.
+"""What bags are like: sizes, and how instances lie within and between them. Classes: bag_classes.py.
 
 Instances are the feature vectors, or the statistics of the images, standardised and projected onto their first 32
-principal components. Distances between instances use at most 2500 of them: whole bags, of each bag at most 40. Class 0
-is the negative one; with more classes all others count as positive where only two are asked for.
+principal components. Distances between instances use at most 2500 of them: whole bags, of each bag at most 40.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +14,11 @@ from metamed.dataset import spread
 from metamed.errors import NotApplicable
 from metamed.metafeatures import metafeature
 from metamed.metafeatures.general import class_counts
-from metamed.metafeatures.landmarking import balanced_accuracy, labelled_folds, nearest_mean, ridge, validate
 from metamed.metafeatures.probe import Probe
 
 COMPONENTS = 32
 INSTANCES, PER_BAG = 2500, 40  # a distance matrix of 25 MB, which holds bags of any size
-NOVEL = 0.95  # quantile of the negative instances' distances beyond which an instance counts as a witness
+DEALS = 8  # times that instances are dealt out anew to say what chance gives
 
 bag_feature = metafeature("bags", kinds=["mil"])
 
@@ -34,7 +31,7 @@ def _sizes(probe: Probe) -> np.ndarray:
     return counts[counts > 0]
 
 
-def _instances(probe: Probe) -> np.ndarray:
+def instances(probe: Probe) -> np.ndarray:
     """All instances looked at, as (n, at most 32), in the probe's order of content."""
     values = probe.instance_values
     gram = values.T @ values if values.shape[0] >= values.shape[1] else values @ values.T
@@ -45,18 +42,12 @@ def _instances(probe: Probe) -> np.ndarray:
     return vectors * np.sqrt(np.maximum(energy, 0))
 
 
-def _pooled(probe: Probe) -> dict[str, np.ndarray]:
-    """Mean, minimum and maximum of each bag's instances, in the order of the probe's rows, (bags, d)."""
-    values = probe.once(_instances)
-    return {name: probe.pooled(values, function) for name, function in
-            (("mean", np.add), ("low", np.minimum), ("high", np.maximum))}  # fmt: skip
-
-
 @dataclass(frozen=True)
-class _Near:
-    """Some bags' instances: `row` of each among the probe's rows, squared `distances` between them, infinite to itself,
-    and the class of each instance's bag (-1 unknown)."""
+class Near:
+    """Some bags' instances: `place` of each in the probe's order of content, `row` among its rows, the class of its bag
+    (-1 unknown), and squared `distances` between them, infinite to itself."""
 
+    place: np.ndarray
     row: np.ndarray
     label: np.ndarray
     distances: np.ndarray
@@ -66,7 +57,8 @@ class _Near:
         return self.row[:, None] == self.row[None]
 
 
-def _near(probe: Probe) -> _Near:
+def near_bags(probe: Probe) -> Near:
+    """The distances between the instances of as many whole bags as there is room for."""
     chosen, rows, room = [], [], INSTANCES
     for row, members in enumerate(probe.members):
         members = members[spread(len(members), PER_BAG)]
@@ -76,28 +68,30 @@ def _near(probe: Probe) -> _Near:
         rows.append(np.full(len(members), row))
         room -= len(members)
     chosen, row = np.concatenate(chosen), np.concatenate(rows)
-    values = probe.once(_instances)[chosen]
+    values = probe.once(instances)[chosen]
     length = (values**2).sum(axis=1)
     squared = np.maximum(length[:, None] + length[None] - 2 * values @ values.T, 0)
     squared[squared < 1e-9 * max(length.max(), 1e-9)] = 0  # equal but for rounding
     np.fill_diagonal(squared, np.inf)
-    return _Near(row, probe.labels[row], squared)
+    return Near(chosen, row, probe.labels[row], squared)
 
 
-def _two_bags(probe: Probe) -> _Near:
-    near = probe.once(_near)
+def two_bags(probe: Probe) -> Near:
+    """`near_bags` where there are two bags at least; raises NotApplicable elsewhere."""
+    near = probe.once(near_bags)
     if near.row[0] == near.row[-1]:
         raise NotApplicable(f"{probe.dataset.name} has fewer than two bags")
     return near
 
 
-def _root_mean(squared: np.ndarray) -> float:
+def root_mean(squared: np.ndarray) -> float:
+    """Mean distance of squared ones."""
     return float(np.sqrt(squared).mean())
 
 
-def _bag_distances(probe: Probe) -> np.ndarray:
+def bag_distances(probe: Probe) -> np.ndarray:
     """Smallest distance between the instances of two bags (minimal Hausdorff), infinite to itself, (bags, bags)."""
-    near = _two_bags(probe)
+    near = two_bags(probe)
     starts = np.flatnonzero(np.diff(near.row, prepend=-1))
     smallest = np.minimum.reduceat(np.minimum.reduceat(near.distances, starts, axis=0), starts, axis=1)
     np.fill_diagonal(smallest, np.inf)
@@ -182,7 +176,7 @@ def intra_bag_correlation(probe: Probe) -> float:
 
     unit: correlation; range: -1 to 1; cost: distances; needs: bags, repeated bags; source: Shrout & Fleiss 1979.
     """
-    value = intraclass_correlation(probe.once(_instances), probe.instance_rows)
+    value = intraclass_correlation(probe.once(instances), probe.instance_rows)
     if np.isnan(value):
         raise NotApplicable(f"{probe.dataset.name}: instances do not repeat in bags, or do not vary")
     return value
@@ -195,12 +189,12 @@ def instance_similarity(probe: Probe) -> float:
 
     unit: ratio; range: 0 to inf; cost: distances; needs: bags, repeated bags; source: Carbonneau et al. 2018.
     """
-    near = _two_bags(probe)
+    near = two_bags(probe)
     inside = near.distances[near.same_bag & np.isfinite(near.distances)]
     outside = near.distances[~near.same_bag]
-    if len(inside) == 0 or _root_mean(outside) <= 0:
+    if len(inside) == 0 or root_mean(outside) <= 0:
         raise NotApplicable(f"{probe.dataset.name}: no two instances of one bag, or all are equal")
-    return _root_mean(inside) / _root_mean(outside)
+    return root_mean(inside) / root_mean(outside)
 
 
 @bag_feature
@@ -210,10 +204,10 @@ def bag_similarity(probe: Probe) -> float:
 
     unit: ratio; range: 0 to inf; cost: distances; needs: bags, repeated bags; source: Wang & Zucker 2000 (distance).
     """
-    outside = _root_mean(_two_bags(probe).distances[~_two_bags(probe).same_bag])
+    outside = root_mean(two_bags(probe).distances[~two_bags(probe).same_bag])
     if outside <= 0:
         raise NotApplicable(f"{probe.dataset.name}: all instances are equal")
-    return _root_mean(probe.once(_bag_distances).min(axis=1)) / outside
+    return root_mean(probe.once(bag_distances).min(axis=1)) / outside
 
 
 @bag_feature
@@ -223,7 +217,7 @@ def instance_novelty(probe: Probe) -> float:
 
     unit: share; range: 0 to 1; cost: distances; needs: bags, repeated bags; source: Carbonneau et al. 2018.
     """
-    near = _two_bags(probe)
+    near = two_bags(probe)
     inside = np.where(near.same_bag, near.distances, np.inf).min(axis=1)
     outside = np.where(near.same_bag, np.inf, near.distances).min(axis=1)
     paired = np.isfinite(inside)
@@ -232,226 +226,56 @@ def instance_novelty(probe: Probe) -> float:
     return (inside < outside)[paired].mean()
 
 
-# -- classes -----------------------------------------------------------------------------------------------------------
+def _kinds(probe: Probe) -> tuple[np.ndarray, np.ndarray]:
+    """(row, kind 0-7) of the instances: the octant of their first three principal components."""
+    values, row = probe.once(instances)[:, :3], probe.instance_rows
+    kind = (values > 0) @ (1 << np.arange(values.shape[1]))
+    return row[row >= 0], kind[row >= 0]
+
+
+def _correlated(row: np.ndarray, kind: np.ndarray) -> float:
+    """Mean absolute correlation over bags between the shares of two kinds; NaN with fewer than two that vary."""
+    counts = np.bincount(row * 8 + kind, minlength=8 * (row.max() + 1)).reshape(-1, 8)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = shares[:, shares.std(axis=0) > 1e-9]
+    if shares.shape[1] < 2:
+        return np.nan
+    return np.abs(np.corrcoef(shares.T)[np.triu_indices(shares.shape[1], 1)]).mean()
 
 
 @bag_feature
-def witness_rate(probe: Probe) -> float:
-    """Estimated share of instances of positive bags that make them positive: those farther from all negative instances
-    than 95 % of the negative ones are from those of other bags, chance subtracted. Instance labels are not used.
+def co_occurrence(probe: Probe) -> float:
+    """Mean absolute correlation over bags between the shares of two kinds of instances (octants of three principal
+    components), less that of the same instances dealt out anew: above 0 if kinds come together or avoid each other.
 
-    unit: share; range: 0 to 1; cost: distances; needs: bags, both classes; source: here, after Carbonneau et al. 2018.
+    unit: correlation; range: -1 to 1; cost: distances; needs: bags, repeated bags, variety;
+    source: Carbonneau et al. 2018.
     """
-    near = _two_bags(probe)
-    negative, positive = near.label == 0, near.label > 0
-    if len(np.unique(near.row[negative])) < 2 or not positive.any():
-        raise NotApplicable(f"{probe.dataset.name} has too few bags of one class")
-    usual = np.where(near.same_bag, np.inf, near.distances)[np.ix_(negative, negative)].min(axis=1)
-    unusual = near.distances[np.ix_(positive, negative)].min(axis=1)
-    beyond = (unusual > np.quantile(usual, NOVEL) * (1 + 1e-9)).mean()
-    return max(0.0, (beyond - (1 - NOVEL)) / NOVEL)
-
-
-@bag_feature
-def instance_overlap(probe: Probe) -> float:
-    """Share of instances whose nearest neighbour in another bag is of another class, over what chance gives: 1 if
-    instances are ambiguous, 0 if each tells the class of its bag.
-
-    unit: ratio; range: 0 to inf; cost: distances; needs: bags, both classes; source: Carbonneau et al. 2018; N3.
-    """
-    near = _two_bags(probe)
-    known = near.label >= 0
-    label = near.label[known]
-    if len(np.unique(label)) < 2:
-        raise NotApplicable(f"{probe.dataset.name} has bags of one class")
-    nearest = np.where(near.same_bag, np.inf, near.distances)[np.ix_(known, known)].argmin(axis=1)
-    share = np.bincount(label) / len(label)
-    return (label[nearest] != label).mean() / (1 - (share**2).sum())
-
-
-@bag_feature
-def bag_overlap(probe: Probe) -> float:
-    """Share of bags whose most alike bag (by their closest instances) is of another class, over what chance gives.
-
-    unit: ratio; range: 0 to inf; cost: distances; needs: bags, both classes; source: Wang & Zucker 2000; N3.
-    """
-    distances = probe.once(_bag_distances)
-    label = probe.labels[: len(distances)]
-    known = label >= 0
-    if len(np.unique(label[known])) < 2:
-        raise NotApplicable(f"{probe.dataset.name} has bags of one class")
-    label, nearest = label[known], distances[np.ix_(known, known)].argmin(axis=1)
-    share = np.bincount(label) / len(label)
-    return (label[nearest] != label).mean() / (1 - (share**2).sum())
-
-
-# -- behaviour of simple classifiers -----------------------------------------------------------------------------------
-
-
-def _instance_scores(probe: Probe, pool: np.ufunc) -> Callable:
-    """Ridge regression on instances that inherit their bag's class; scores of a bag are pooled over its instances."""
-    values, row = probe.once(_instances), probe.instance_rows
-
-    def scores(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        learn = train[row] & (row >= 0)
-        of_all = ridge(values[learn], probe.one_hot[row[learn]], values)
-        if pool is np.add or of_all.shape[1] > 2:
-            return probe.pooled(of_all, pool)[test]
-        highest = probe.pooled(of_all[:, 1:] - of_all[:, :1], pool)  # of two classes the positive one has witnesses
-        cut = _cut(highest[train, 0], probe.labels[train])
-        return np.concatenate([cut - highest, highest - cut], axis=1)[test]
-
-    return scores
-
-
-def _cut(score: np.ndarray, label: np.ndarray) -> float:
-    """The threshold halfway between the class means: a maximum over many instances is high for negative bags too."""
-    return float(np.mean([score[label == k].mean() for k in np.unique(label)]))
-
-
-def _citation(probe: Probe) -> Callable:
-    """Votes of the two nearest training bags and of those that have the test bag among their two nearest."""
-    distances = probe.once(_bag_distances)
-
-    def scores(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        few = len(distances)
-        learn, ask = np.flatnonzero(train[:few]), np.flatnonzero(test[:few])
-        between = distances[np.ix_(ask, learn)]
-        votes = np.zeros((len(ask), probe.one_hot.shape[1]))
-        for place in np.argsort(between, axis=1, kind="stable")[:, :2].T:
-            votes += probe.one_hot[learn[place]]
-        second = np.sort(distances[np.ix_(learn, learn)], axis=1)[:, min(1, len(learn) - 1)]
-        cited = between <= second
-        prior = probe.one_hot[learn].sum(axis=0)
-        return (votes + cited @ probe.one_hot[learn]) / np.maximum(prior, 1)  # every class weighs the same
-
-    return scores
-
-
-def _outcomes(probe: Probe) -> dict[str, list[np.ndarray]]:
-    """Predicted classes of the bags of each fold, by classifier, and the truth; of those bags that all can judge."""
-    pooled, few = probe.once(_pooled), len(probe.once(_bag_distances))
-    models = {
-        "mean": lambda train, test: ridge(pooled["mean"][train], probe.one_hot[train], pooled["mean"][test]),
-        "extremes": lambda train, test: ridge(ends[train], probe.one_hot[train], ends[test]),
-        "nearest": lambda train, test: nearest_mean(pooled["mean"][train], probe.one_hot[train], pooled["mean"][test]),
-        "citation": _citation(probe),
-        "instances": _instance_scores(probe, np.add),
-        "witness": _instance_scores(probe, np.maximum),
-    }
-    ends = np.concatenate([pooled["low"], pooled["high"]], axis=1)
-    judged = np.arange(len(probe.labels)) < few
-    found = {name: [] for name in ("truth", *models)}
-    for train, test in labelled_folds(probe):
-        if not (test & judged).any() or not (train & judged).any():
-            continue
-        found["truth"].append(probe.labels[test & judged])
-        for name, scores in models.items():
-            found[name].append(scores(train, test & judged).argmax(axis=1))
-    if not found["truth"]:
-        raise NotApplicable(f"{probe.dataset.name} has too few labelled bags")
+    row, kind = probe.once(_kinds)
+    rng = np.random.default_rng(probe.seed)
+    found = _correlated(row, kind) - np.mean([_correlated(row, rng.permutation(kind)) for _ in range(DEALS)])
+    if np.isnan(found):
+        raise NotApplicable(f"{probe.dataset.name}: the kinds of instances do not vary over bags")
     return found
 
 
-def _accuracy(probe: Probe, name: str) -> np.ndarray:
-    found = probe.once(_outcomes)
-    return np.array([balanced_accuracy(t, p) for t, p in zip(found["truth"], found[name], strict=True)])
-
-
-def _gain(probe: Probe, name: str) -> float:
-    return (_accuracy(probe, name) - _accuracy(probe, "mean")).mean()
-
-
 @bag_feature
-def mean_pool_ridge(probe: Probe) -> np.ndarray:
-    """Balanced accuracy of ridge regression on the mean instance of each bag.
+def spatial_similarity(probe: Probe) -> float:
+    """Mean distance between an instance and the one next to it in the same image, over the mean distance between
+    instances of one bag: below 1 if neighbours look alike, so that place tells something.
 
-    unit: share; range: 0 to 1; cost: models; needs: bags, two groups with classes; source: Cheplygina et al. 2015.
+    unit: ratio; range: 0 to inf; cost: distances; needs: bags, repeated bags, coordinates;
+    source: Carbonneau et al. 2018.
     """
-    return _accuracy(probe, "mean")
-
-
-@bag_feature
-def extremes_ridge(probe: Probe) -> np.ndarray:
-    """Balanced accuracy of ridge regression on the smallest and largest value of each component in a bag.
-
-    unit: share; range: 0 to 1; cost: models; needs: bags, two groups with classes; source: Gaertner et al. 2002.
-    """
-    return _accuracy(probe, "extremes")
-
-
-@bag_feature
-def citation_nn(probe: Probe) -> np.ndarray:
-    """Balanced accuracy of the two nearest bags and those that count the bag among their two nearest (minimal Hausdorff
-    distance, classes weighted).
-
-    unit: share; range: 0 to 1; cost: models; needs: bags, two groups with classes; source: Wang & Zucker 2000.
-    """
-    return _accuracy(probe, "citation")
-
-
-@bag_feature
-def instance_ridge(probe: Probe) -> np.ndarray:
-    """Balanced accuracy of ridge regression on instances that inherit their bag's class, summed over the bag.
-
-    unit: share; range: 0 to 1; cost: models; needs: bags, two groups with classes; source: Ray & Craven 2005 (SIL).
-    """
-    return _accuracy(probe, "instances")
-
-
-@bag_feature
-def witness_ridge(probe: Probe) -> np.ndarray:
-    """Balanced accuracy of the same instance scores where the highest one decides for the bag.
-
-    unit: share; range: 0 to 1; cost: models; needs: bags, two groups with classes; source: Ray & Craven 2005 (SIL).
-    """
-    return _accuracy(probe, "witness")
-
-
-@bag_feature
-def size_probe(probe: Probe) -> np.ndarray:
-    """Balanced accuracy of ridge regression on the logarithm of the bag size alone: a shortcut if high.
-
-    unit: share; range: 0 to 1; cost: models; needs: bags, two groups with classes; source: here.
-    """
-    return validate(probe, np.log(probe.row_sizes)[:, None], ridge)
-
-
-@bag_feature
-def extremes_gain(probe: Probe) -> float:
-    """Accuracy of `extremes_ridge` less that of `mean_pool_ridge`: above 0 if few instances decide.
-
-    unit: share; range: -1 to 1; cost: models; needs: bags, two groups with classes; source: Cheplygina & Tax 2018.
-    """
-    return _gain(probe, "extremes")
-
-
-@bag_feature
-def citation_gain(probe: Probe) -> float:
-    """Accuracy of `citation_nn` less that of `mean_pool_ridge`: above 0 if bags share particular instances.
-
-    unit: share; range: -1 to 1; cost: models; needs: bags, two groups with classes; source: Cheplygina & Tax 2018.
-    """
-    return _gain(probe, "citation")
-
-
-@bag_feature
-def witness_gain(probe: Probe) -> float:
-    """Accuracy of `witness_ridge` less that of `instance_ridge`: above 0 if one instance decides, below if all do.
-
-    unit: share; range: -1 to 1; cost: models; needs: bags, two groups with classes; source: Cheplygina & Tax 2018.
-    """
-    return (_accuracy(probe, "witness") - _accuracy(probe, "instances")).mean()
-
-
-@bag_feature
-def classifier_disagreement(probe: Probe) -> float:
-    """Share of bags on which two of six simple classifiers differ, mean over the pairs of classifiers.
-
-    unit: share; range: 0 to 1; cost: models; needs: bags, two groups with classes; source: Cheplygina & Tax 2018,
-    arXiv 1806.08186 (there by ROC curves).
-    """
-    found = probe.once(_outcomes)
-    answers = np.array([np.concatenate(found[name]) for name in found if name != "truth"])
-    differ = [(a != b).mean() for i, a in enumerate(answers) for b in answers[i + 1 :]]
-    return float(np.mean(differ))
+    if probe.dataset.coordinates is None:
+        raise NotApplicable(f"{probe.dataset.name}: where instances lie is unknown")
+    near = two_bags(probe)
+    place = np.asarray(probe.dataset.coordinates, np.float64)[probe.image_indices[near.place]]
+    apart = sum(np.subtract.outer(axis, axis) ** 2 for axis in place.T)
+    apart[~near.same_bag | ~np.isfinite(near.distances)] = np.inf
+    paired = np.isfinite(apart).any(axis=1)
+    inside = root_mean(near.distances[np.isfinite(apart)]) if paired.any() else 0.0
+    if inside <= 0:
+        raise NotApplicable(f"{probe.dataset.name}: no two instances of one bag, or all are equal")
+    beside = near.distances[np.arange(len(apart)), apart.argmin(axis=1)][paired]
+    return root_mean(beside) / inside

@@ -120,6 +120,11 @@ class Probe:
         order = np.lexsort((*ties, _key(table["thumbnail"])))
         return {key: values[order] for key, values in table.items()}, self.indices[order]
 
+    @property
+    def image_indices(self) -> np.ndarray:
+        """Where each image that was looked at lies in the dataset, in order of content."""
+        return self._measured[1]
+
     def _labels_of(self, images: np.ndarray) -> np.ndarray:
         return self._all_labels[images if self.dataset.bags is None else self.dataset.bags[images]]
 
