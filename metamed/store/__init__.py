@@ -21,6 +21,7 @@ from metamed.store import evidence
 from metamed.store.artifacts import Artifacts
 from metamed.store.database import Database
 from metamed.store.evidence import COLUMNS, DatasetFacts, Record, from_row, to_row
+from metamed.store.labels import keep_labels
 from metamed.store.limits import checked
 
 RECOGNISED = 0.10  # share of near-duplicate thumbnails that makes two datasets kin; unrelated ones share at most 4 %
@@ -107,6 +108,8 @@ class Store:
         records = list(records)
         kept = [checked(DatasetFacts.of(r) if isinstance(r, Dataset) else r) for r in records]
         hashes = [(r.digest, r.thumbnails.tobytes()) for r in records if isinstance(r, Dataset)]
+        for dataset in (r for r in records if isinstance(r, Dataset)):
+            keep_labels(self._files, dataset)
         self.add_legal(kept, hashes)
         return [r.id for r in kept]
 
@@ -191,7 +194,7 @@ class Store:
             f"SELECT {columns} FROM run LEFT JOIN task ON task.id = run.task "
             "LEFT JOIN dataset ON dataset.digest = task.digest WHERE (? IS NULL OR task.kind = ?) "
             "AND (? IS NULL OR ? IN (task.dataset, task.digest, dataset.name)) "
-            "AND NOT (? AND run.id IN (SELECT id FROM remote)) ORDER BY run.rowid",
+            "AND NOT (? AND run.id IN (SELECT id FROM remote WHERE number NOT NULL)) ORDER BY run.rowid",
             kind, kind, dataset, dataset, unpublished)
         evaluations = self._evaluations([r[0] for r in rows])
         return [from_row("run", row, evaluations.get(row[0])) for row in rows]
