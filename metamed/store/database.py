@@ -11,6 +11,7 @@ from pathlib import Path
 
 from metamed.errors import MetamedError
 from metamed.store.evidence import COLUMNS
+from metamed.store.served import create_tables
 
 _INTEGERS = {"n_samples", "n_classes", "n_channels", "height", "width", "size", "seed", "repeats"}
 _REALS = {"seconds", "value", "sd"}
@@ -34,7 +35,7 @@ def _first_tables(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX run_task ON run (task)")
 
 
-MIGRATIONS = [_first_tables]  # number n is applied once to every store, in order; a released one is never edited
+MIGRATIONS = [_first_tables, create_tables]  # number n is applied once to every store; a released one is never edited
 
 
 class Database:
