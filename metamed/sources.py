@@ -126,10 +126,11 @@ def as_source(run: Run, name: str, store: Store) -> Source:
     setup, task = store.get(run.setup), store.get(run.task)
     path = store.artifact(run, "weights.safetensors")
     own = {k: v for k, v in setup.hyperparameters.items() if k in get_method(setup.method).space}
-    network = get_method(setup.method).build(Shape(3, (64, 64), 2), **own).encoder.name
-    licence = store.dataset(task.dataset).card.license
-    source = Source(
-        name, network, "supervised", (task.dataset,), "own", training.sha256(path), licence, f"train:{run.id}"
-    )
+    facts = store.dataset(task.digest)
+    side = setup.hyperparameters.get("image_size", training.DEFAULTS["image_size"])
+    side = side if setup.sources else min(side, max(facts.height, facts.width))  # as it was trained
+    network = get_method(setup.method).build(Shape(3, (side, side), 2), **own).encoder.name
+    sha256, licence, origin = training.sha256(path), facts.card.license, f"train:{run.id}"
+    source = Source(name, network, "supervised", (task.dataset,), "own", sha256, licence, origin)
     store.add(source)
     return source

@@ -108,7 +108,7 @@ def test_contract_of_classifiers(name, side):
     net = get_method(name).build(Shape(3, (side, side), 4))
     images, target = torch.rand(6, 3, side, side), torch.tensor([0, 1, 2, 3, 0, 1])
     assert net(images).shape == (6, 4) and net.encoder(images).shape == (6, net.encoder.n_features)
-    optimiser = torch.optim.SGD(net.parameters(), lr=0.01)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.001)
     losses = []
     for _ in range(4):
         loss = torch.nn.functional.cross_entropy(net(images), target)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Annotated
 
 import numpy as np
 
+from metamed.flows.networks import NETWORKS
 from metamed.methods import Choice, Float, Int, Shape, method
 
-_NETWORKS = Choice("mobilenet_v2", "resnet18", "resnet50")
+_NETWORKS = Choice(*NETWORKS)
 
 
 class _Probe:
@@ -24,12 +26,16 @@ class _Probe:
         self.pipeline, self.n_classes = make_pipeline(StandardScaler(), classifier), n_classes
 
     def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> _Probe:
+        from sklearn.exceptions import ConvergenceWarning
+
         if y.ndim == 2:
             from sklearn.multiclass import OneVsRestClassifier
 
             name, classifier = self.pipeline.steps[-1]
             self.pipeline.steps[-1] = (name, OneVsRestClassifier(classifier))
-        self.pipeline.fit(x, y)
+        with warnings.catch_warnings():  # a fixed number of passes is what was asked for
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            self.pipeline.fit(x, y)
         return self
 
     def predict(self, x: np.ndarray) -> np.ndarray:
@@ -62,3 +68,17 @@ def knn(
     from sklearn.neighbors import KNeighborsClassifier
 
     return _Probe(KNeighborsClassifier(neighbours, weights="distance"), shape.n_classes)
+
+
+@method("classification", version=1, name="probe.mlp")
+def mlp(
+    shape: Shape,
+    *,
+    network: Annotated[str, _NETWORKS] = "mobilenet_v2",
+    width: Annotated[int, Choice(64, 128, 256)] = 128,
+    c: Annotated[float, Float(1e-5, 1e2, log=True)] = 1.0,
+) -> _Probe:
+    """One hidden layer of `width` units on frozen features; `c` is the inverse strength of its L2 penalty."""
+    from sklearn.neural_network import MLPClassifier
+
+    return _Probe(MLPClassifier((width,), alpha=1 / c, max_iter=100, n_iter_no_change=100), shape.n_classes)
