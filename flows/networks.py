@@ -28,9 +28,7 @@ def _take(net: nn.Module, channels: int) -> nn.Module:
     """The net with a fresh first convolution where images have other than 3 channels."""
     if channels != 3:
         name, old = next((n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d))
-        new = nn.Conv2d(
-            channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None
-        )
+        new = nn.Conv2d(channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)
         net.set_submodule(name, new)
     return net
 
