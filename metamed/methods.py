@@ -89,6 +89,7 @@ class Method:
     defaults: dict[str, Scalar]
     description: str
     version: int
+    partner: bool = False  # a recipe that also learns from the images of its first source
 
 
 METHODS: dict[str, Method] = {}
@@ -109,7 +110,7 @@ def parameters(function: Callable) -> tuple[dict[str, Domain], dict[str, Scalar]
     return space, defaults
 
 
-def method(kind: Kind | Literal["transfer"], *, version: int, name: str | None = None):
+def method(kind: Kind | Literal["transfer"], *, version: int, name: str | None = None, partner: bool = False):
     """Register a build function (contracts in docs/architecture.md §5). Raise `version` when its output changes."""
 
     def register(function):
@@ -118,7 +119,7 @@ def method(kind: Kind | Literal["transfer"], *, version: int, name: str | None =
             raise TypeError(f"method {key!r} is registered twice")
         space, defaults = parameters(function)
         description = (inspect.getdoc(function) or "").strip()
-        METHODS[key] = Method(key, kind, function, space, defaults, description, version)
+        METHODS[key] = Method(key, kind, function, space, defaults, description, version, partner)
         return function
 
     return register
@@ -191,14 +192,39 @@ def checked(setup: Setup, extra: dict[str, Domain], defaults: dict[str, Scalar])
 
 
 @dataclass(frozen=True)
+class WarmUp:
+    """What a network goes through on unlabelled images of the target before it learns from labels.
+
+    objective: a module that takes images B x C x s x s, scaled as the source's were, and answers with a loss that all
+    its parameters then lower at `factor` times the learning rate, or with None where to see the images is enough.
+    """
+
+    objective: Any
+    epochs: int = 1
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Partner:
+    """A source whose images are learned beside the target's: `weight` times its loss is added in every step.
+
+    module: number of classes -> a network for the source's classes that shares parts with the plan's module.
+    """
+
+    source: str
+    module: Callable[[int], Any]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a recipe hands to training.
 
     groups: (parameters, learning-rate factor, first epoch in which they learn); what is in no group stays frozen.
-    warm_up: called with the unlabelled target images before training. partner: a source trained alongside.
+    warm_up: what comes before. partner: what is learned beside.
     """
 
     module: Any
     groups: tuple[tuple[list, float, int], ...]
-    warm_up: Callable | None = None
-    partner: str | None = None
+    warm_up: WarmUp | None = None
+    partner: Partner | None = None

@@ -93,7 +93,7 @@ def test_images_come_out_in_unit_range_whatever_their_type(dtype):
 
 
 def test_large_sets_go_to_a_file(monkeypatch):
-    monkeypatch.setattr(training, "MEMORY_LIMIT", 100)
+    monkeypatch.setattr(training.images, "MEMORY_LIMIT", 100)
     images = ArrayImages(np.arange(5 * 64, dtype=np.uint8).reshape(5, 1, 8, 8))
     out = training.load_images(images, np.arange(5), 8)
     assert isinstance(out, np.memmap) and (out == images.array).all()
@@ -112,8 +112,8 @@ def test_weights_survive_the_file(tmp_path):
     path = tmp_path / "w.safetensors"
     path.write_bytes(training.weights_bytes(model))
     state = training.read_weights(path)
-    assert set(state) == set(training._read_safetensors(path))
-    assert all(torch.equal(v, training._read_safetensors(path)[k]) for k, v in state.items())
+    assert set(state) == set(training.weights._read_safetensors(path))
+    assert all(torch.equal(v, training.weights._read_safetensors(path)[k]) for k, v in state.items())
     fresh = small()
     training.load_encoder(fresh.encoder, state, name="s")
     assert torch.equal(fresh.encoder.net[0][0].weight, model.net.encoder.net[0][0].weight)
