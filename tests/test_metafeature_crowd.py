@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from metamed.assessments import Ratings, Triplets
 from metamed.dataset import ArrayImages, Dataset
-from metamed.metafeatures import METAFEATURES, crowd, extract
+from metamed.metafeatures import METAFEATURES, crowd, crowd_triplets, extract
+from metamed.metafeatures.probe import Probe
 
 # Krippendorff 2011, "Computing Krippendorff's alpha-reliability": four observers, twelve units, "." is missing
 PAPER = """1 2 3 3 2 1 4 1 2 . . .
@@ -96,6 +97,22 @@ def test_alpha_is_its_definition_over_pairs(seed, levels):
     assert found == pytest.approx(1 - observed / expected)
 
 
+def test_each_annotator_beside_the_others():
+    rng = np.random.default_rng(0)
+    truth = np.repeat(rng.integers(0, 5, 200).astype(float), 4)
+    image, who = np.repeat(np.arange(200), 4), np.tile(np.arange(4), 200)
+    score = np.where(who == 3, rng.integers(0, 5, 800), truth)  # three who know, one who guesses
+    found = crowd.annotator_alpha(Probe(rated(image, who, score)))
+    assert len(found) == 4 and found[0] < 0.1 and (found[1:] > 0.6).all()
+    counts, values = crowd.counts_by_unit(image, score)
+    overall = crowd.krippendorff(counts, crowd.interval(counts, values))
+    assert found.mean() == pytest.approx(overall)  # all answered equally often
+    assert extract(rated(image, who, truth), "crowd")["annotator_alpha.mean"] == pytest.approx(1)
+    chosen = [(0, 1, 2)] * 3 + [(0, 2, 1)] + [(3, 5, 4)] * 4
+    triplets = extract(compared(chosen, annotator=[0, 1, 2, 3] * 2), "crowd")
+    assert triplets["annotator_alpha.mean"] == pytest.approx(triplets["alpha_nominal"])
+
+
 def test_repeats_of_a_triplet():
     rows = [(0, 1, 2), (0, 1, 2), (0, 2, 1), (3, 4, 5), (3, 4, 5), (1, 2, 3)]
     values = extract(compared(rows, n=10, annotator=[0, 0, 1, 0, 1, 0]), "crowd")
@@ -131,6 +148,32 @@ def test_points_in_a_plane_do_not_contradict_themselves():
             rows.append((a, b, c))
     values = extract(compared(rows), "crowd")
     assert values["contradictions"] == 0 and np.isnan(values["triplet_consistency"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(3, 12), st.integers(1, 40))
+def test_circles_of_any_length_are_those_of_scipy(seed, nodes, answers):
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    rng = np.random.default_rng(seed)
+    beats: dict[int, set[int]] = {}
+    for a, b in rng.integers(0, nodes, (answers, 2)).tolist():
+        if a != b and a not in beats.get(b, ()):
+            beats.setdefault(a, set()).add(b)
+    found = crowd_triplets._strong_components(beats)
+    edges = np.array([(a, b) for a, losers in beats.items() for b in losers]).reshape(-1, 2)
+    graph = coo_matrix((np.ones(len(edges)), edges.T), (nodes, nodes))
+    _, expected = connected_components(graph, connection="strong")
+    assert all((found[a] == found[b]) == (expected[a] == expected[b]) for a, b in itertools.combinations(found, 2))
+
+
+def test_long_circles():
+    order = [(0, k, k + 1) for k in range(1, 500)]
+    values = extract(compared(order), "crowd")
+    assert values["cyclic_comparisons"] == 0 and np.isnan(values["contradictions"])
+    values = extract(compared([*order, (0, 500, 251)]), "crowd")  # half of the chain closes; no three are all compared
+    assert values["cyclic_comparisons"] == pytest.approx(250 / 500) and np.isnan(values["contradictions"])
 
 
 def test_sides():

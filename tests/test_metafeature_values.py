@@ -116,6 +116,33 @@ def test_near_duplicates_are_counted():
     assert vector("copies")["near_duplicate_rate"] == 1 and vector("black")["near_duplicate_rate"] == 0
 
 
+def test_copies_across_classes_and_patients_are_told_from_others():
+    images, target, groups = noise(40, 1, 32, 32), np.arange(40) % 2, np.arange(40)
+    images[10:20] = images[:10]
+    target[15:20], groups[10:18] = 1 - target[5:10], groups[:8]  # five copies of another class, two of another patient
+    values = extract(of(images, target, groups=groups))
+    assert (values["near_duplicate_rate"], values["class_duplicates"], values["group_duplicates"]) == (0.5, 0.25, 0.1)
+    target[5:10] = -1
+    values = extract(of(images, target, groups=groups))
+    assert values["class_duplicates"] == 0 and values["near_duplicate_rate"] == 0.5
+    assert np.isnan(extract(of(images, target))["group_duplicates"])
+    assert np.isnan(extract(of(images))["class_duplicates"])
+
+
+def test_tiny_images_are_not_taken_for_copies():
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    values = extract(of(digits.images[:, None].astype(np.float32), digits.target), ["general", "structure"])
+    assert values["near_duplicate_rate"] < 0.01 and values["class_duplicates"] == 0
+
+
+def test_many_images_are_asked_about_by_a_spread_thousand():
+    images = noise(2600, 1, 16, 16)
+    images[1300:] = images[:1300]
+    assert extract(of(images), "general")["near_duplicate_rate"] == 1
+
+
 @pytest.mark.parametrize("dimension", [1, 2, 5])
 def test_intrinsic_dimension(dimension):
     rng = np.random.default_rng(0)
@@ -124,6 +151,14 @@ def test_intrinsic_dimension(dimension):
     assert values["two_nn"] == pytest.approx(dimension, rel=0.1)
     assert values["mle_dimension"] == pytest.approx(dimension, rel=0.2)
     assert values["pca_dimension"] == dimension
+
+
+def test_borders():
+    line = np.array([0.0, 1, 2, 3, 10, 11, 12, 13])[:, None]
+    apart = extract(of(line, [0, 0, 0, 0, 1, 1, 1, 1]), "structure")
+    assert apart["border_points"] == 2 / 8 and apart["local_sets"] == 1 - 8 * 4 / 64
+    mixed = extract(of(line, [0, 1, 0, 1, 0, 1, 0, 1]), "structure")
+    assert mixed["border_points"] == 1 and mixed["local_sets"] == 1 - 8 / 64
 
 
 # -- agreement with the field's libraries ------------------------------------------------------------------------------
@@ -283,6 +318,38 @@ def test_the_stump_finds_the_cut_that_a_tree_finds():
     tree = DecisionTreeClassifier(max_depth=1, class_weight="balanced").fit(x, y)
     assert tree.tree_.feature[0] == 2
     assert (found == y).mean() >= tree.score(x, y) - 0.05 and (found == y).mean() > 0.6
+
+
+def test_the_tree_is_about_that_of_scikit_learn():
+    from sklearn.tree import DecisionTreeClassifier
+
+    rng = np.random.default_rng(0)
+    x = rng.random((600, 5))
+    y = (x[:, 0] > 0.5).astype(int) + 2 * (x[:, 1] > 0.5)  # needs two levels: no stump can
+    found = marks.tree(x[:400], np.eye(4, dtype=np.float32)[y[:400]], x[400:]).argmax(axis=1)
+    tree = DecisionTreeClassifier(max_depth=3, class_weight="balanced").fit(x[:400], y[:400])
+    assert (found == y[400:]).mean() > 0.95 and tree.score(x[400:], y[400:]) > 0.95
+    assert (marks.stump(x[:400], np.eye(4, dtype=np.float32)[y[:400]], x[400:]).argmax(axis=1) == y[400:]).mean() < 0.6
+
+
+def test_complexity_is_that_of_pymfe(points):
+    complexity = pytest.importorskip("pymfe.complexity").MFEComplexity
+    known = {name: METAFEATURES[name].function(points)
+             for name in ("border_points", "local_sets", "neighbour_error", "neighbour_ratio", "class_entropy")}
+    x, y = points.rows.astype(float), points.labels
+    distances = np.sqrt(np.where(np.isfinite(points.distances), points.distances, 0))
+    assert known["border_points"] == pytest.approx(complexity.ft_n1(x, y, norm_dist_mat=distances))
+    assert known["local_sets"] == pytest.approx(complexity.ft_lsc(x, y, norm_dist_mat=distances), abs=1 / len(x))
+    assert known["neighbour_ratio"] == pytest.approx(complexity.ft_n2(x, y, norm_dist_mat=distances).mean(), abs=0.02)
+    assert known["class_entropy"] == pytest.approx(complexity.ft_c1(y, np.bincount(y) / len(y)))
+
+
+def test_intrinsic_dimensions_are_those_of_scikit_dimension(points):
+    skdim = pytest.importorskip("skdim.id")
+    x = points.rows.astype(float)
+    assert METAFEATURES["two_nn"].function(points) == pytest.approx(skdim.TwoNN().fit(x).dimension_, rel=1e-3)
+    mle = skdim.MLE(neighborhood_based=True).fit(x, n_neighbors=20)
+    assert METAFEATURES["mle_dimension"].function(points) == pytest.approx(mle.dimension_, rel=0.02)
 
 
 @settings(max_examples=40, deadline=None)

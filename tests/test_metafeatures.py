@@ -113,6 +113,7 @@ def present(need: str, data: Dataset) -> bool | None:
         "two groups with classes": classes > 1 and groups > 1,
         "masks": data.kind == "segmentation",
         "bags": data.kind == "mil",
+        "groups": data.groups is not None,
         "coordinates": data.coordinates is not None,
         "assessments": data.triplets is not None or data.ratings is not None,
         "triplets": data.triplets is not None,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from metamed.assessments import Triplets
 from metamed.dataset import Dataset
 from metamed.errors import NotApplicable
 from metamed.metafeatures import metafeature
@@ -79,36 +80,42 @@ def _assessed(probe: Probe) -> Dataset:
     return dataset
 
 
-def _triplets(probe: Probe):
+def triplets_of(probe: Probe) -> Triplets:
+    """The triplets; raises NotApplicable where there are none."""
     if not len(probe.dataset.triplets or ()):
         raise NotApplicable(f"{probe.dataset.name} has no triplets")
     return probe.dataset.triplets
 
 
-def _ids(*columns: np.ndarray) -> np.ndarray:
+def ids_of(*columns: np.ndarray) -> np.ndarray:
     """One number per distinct row of the columns, (n,)."""
     codes = np.stack([np.unique(np.asarray(column), return_inverse=True)[1] for column in columns], axis=1)
     return np.unique(codes, axis=0, return_inverse=True)[1].ravel()
 
 
-def _questions(probe: Probe) -> tuple[np.ndarray, np.ndarray]:
+def questions(probe: Probe) -> tuple[np.ndarray, np.ndarray]:
     """(question, answer) of each triplet: the answer is whether the image with the smaller index was closer."""
-    t = _triplets(probe)
+    t = triplets_of(probe)
     low, high = np.minimum(t.closer, t.farther), np.maximum(t.closer, t.farther)
-    return _ids(t.anchor, low, high), (np.asarray(t.closer) == low).astype(int)
+    return ids_of(t.anchor, low, high), (np.asarray(t.closer) == low).astype(int)
 
 
-def _tables(probe: Probe) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Counts and values by attribute; of triplets, where there are no ratings."""
+def _answers(probe: Probe) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(unit, answer, annotator) by attribute; of triplets, where there are no ratings."""
     dataset = _assessed(probe)
     if not len(dataset.ratings or ()):
-        return [counts_by_unit(*probe.once(_questions))]
+        return [(*probe.once(questions), np.asarray(dataset.triplets.annotator))]
     ratings = dataset.ratings
-    score, image = np.asarray(ratings.score, np.float64), np.asarray(ratings.image)
+    score, image, who = np.asarray(ratings.score, np.float64), np.asarray(ratings.image), np.asarray(ratings.annotator)
     names, attribute = np.unique(np.asarray(ratings.attribute), return_inverse=True)
     attribute[~np.isfinite(score)] = -1
     parts = [np.flatnonzero(attribute == k) for k in range(len(names))]
-    return [counts_by_unit(image[part], score[part]) for part in parts if len(part)]
+    return [(image[part], score[part], who[part]) for part in parts if len(part)]
+
+
+def _tables(probe: Probe) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Counts and values by attribute."""
+    return [counts_by_unit(unit, answer) for unit, answer, _ in probe.once(_answers)]
 
 
 def _mean_over_attributes(probe: Probe, measure: Callable) -> float:
@@ -230,79 +237,31 @@ def fleiss_kappa(probe: Probe) -> float:
 
 
 @metafeature("crowd")
-def triplet_consistency(probe: Probe) -> float:
-    """Share of pairs of answers to the same question that agree: 0.5 is guessing between two.
+def annotator_alpha(probe: Probe) -> np.ndarray:
+    """Krippendorff's interval alpha of each annotator with all who answered the same questions; a wide spread tells
+    careful people from careless ones.
 
-    unit: share; range: 0 to 1; cost: facts; needs: triplets, repeated answers; source: Welinder & Perona 2010.
+    unit: alpha; range: -inf to 1; cost: facts; needs: assessments, repeated answers; source: Krippendorff 2011;
+    Raumanns et al. 2021, arXiv 2107.12734 (quality of annotators).
     """
-    return _agreement(*probe.once(_questions), probe.dataset.name)
+    parts = [_disagreements(*answers) for answers in probe.once(_answers)]
+    parts = [part for part in parts if part is not None]
+    if not parts:
+        raise NotApplicable(f"{probe.dataset.name}: no attribute has repeated answers that differ")
+    who, disagreement, pairs = (np.concatenate(column) for column in zip(*parts, strict=True))
+    people, person = np.unique(who.astype(str), return_inverse=True)
+    total, count = (np.bincount(person, values, minlength=len(people)) for values in (disagreement, pairs))
+    return np.sort(1 - total / count)
 
 
-@metafeature("crowd")
-def self_consistency(probe: Probe) -> float:
-    """Share of pairs of answers by one annotator to the same question that agree.
-
-    unit: share; range: 0 to 1; cost: facts; needs: triplets, repeated answers; source: Welinder & Perona 2010.
-    """
-    question, answer = probe.once(_questions)
-    return _agreement(_ids(question, _triplets(probe).annotator), answer, probe.dataset.name)
-
-
-def _agreement(question: np.ndarray, answer: np.ndarray, name: str) -> float:
-    counts, _ = counts_by_unit(question, answer)
-    size = counts.sum(axis=1)
-    pairs = (size * (size - 1)).sum()
-    if pairs == 0:
-        raise NotApplicable(f"{name}: no question was asked twice")
-    return float((counts * (counts - 1)).sum() / pairs)
-
-
-@metafeature("crowd")
-def contradictions(probe: Probe) -> float:
-    """Share of threes of compared distances that go round in a circle (x < y < z < x), after majorities: 0 can be
-    embedded, 0.25 is chance.
-
-    unit: share; range: 0 to 1; cost: facts; needs: triplets, repeated answers; source: Kendall & Babington Smith 1940.
-    """
-    t = _triplets(probe)
-    near, far = (_ids_of_pairs(t.anchor, other, len(probe.dataset.images)) for other in (t.closer, t.farther))
-    circles, orders = _threes(near, far)
-    if circles + orders == 0:
-        raise NotApplicable(f"{probe.dataset.name}: no three distances are all compared")
-    return circles / (circles + orders)
-
-
-def _ids_of_pairs(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
-    a, b = np.asarray(a, np.int64), np.asarray(b, np.int64)
-    return np.minimum(a, b) * n + np.maximum(a, b)
-
-
-def _threes(near: np.ndarray, far: np.ndarray) -> tuple[int, int]:
-    """(circles, orders) among threes of distances that are all compared, by the majority for near[i] < far[i]."""
-    votes: dict[tuple[int, int], int] = {}
-    for a, b in zip(near.tolist(), far.tolist(), strict=True):
-        key, sign = ((a, b), 1) if a < b else ((b, a), -1)
-        votes[key] = votes.get(key, 0) + sign
-    beats: dict[int, set[int]] = {}
-    beaten: dict[int, set[int]] = {}
-    for (a, b), net in votes.items():
-        if net:
-            winner, loser = (a, b) if net > 0 else (b, a)
-            beats.setdefault(winner, set()).add(loser)
-            beaten.setdefault(loser, set()).add(winner)
-    none: set[int] = set()
-    edges = [(w, x) for w, losers in beats.items() for x in losers]
-    circles = sum(len(beats.get(x, none) & beaten.get(w, none)) for w, x in edges) // 3
-    return circles, sum(len(beats.get(x, none) & beats[w]) for w, x in edges)
-
-
-@metafeature("crowd")
-def position_bias(probe: Probe) -> float:
-    """How far the side on which an image was shown decided: share of answers left minus share right, without sign.
-
-    unit: share; range: 0 to 1; cost: facts; needs: triplets, sides; source: Day 1969 (position bias).
-    """
-    side = _triplets(probe).side
-    if side is None:
-        raise NotApplicable(f"{probe.dataset.name}: the sides are unknown")
-    return abs(2 * float(np.mean(np.asarray(side) == 0)) - 1)
+def _disagreements(unit: np.ndarray, answer: np.ndarray, who: np.ndarray) -> tuple[np.ndarray, ...] | None:
+    """(annotator, summed squared differences to the other answers over what chance gives, other answers) of each answer
+    to a question with two or more; None where all answers are equal."""
+    answer = answer.astype(np.float64) - np.mean(answer)
+    _, row, size = np.unique(unit, return_inverse=True, return_counts=True)
+    kept = size[row] > 1
+    if not kept.any() or (chance := 2 * answer[kept].var(ddof=1)) <= 1e-12:
+        return None
+    first, second = np.bincount(row, answer), np.bincount(row, answer**2)
+    own = size[row] * answer**2 - 2 * answer * first[row] + second[row]
+    return who[kept], own[kept] / chance, size[row][kept] - 1.0

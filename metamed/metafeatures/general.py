@@ -275,17 +275,3 @@ def anisotropy(probe: Probe) -> float:
     if not probe.dataset.card.spacing:
         raise NotApplicable(f"{probe.dataset.name}: spacing is unknown")
     return max(probe.dataset.card.spacing) / min(probe.dataset.card.spacing)
-
-
-@metafeature("general")
-def near_duplicate_rate(probe: Probe) -> float:
-    """Share of images (of up to 1000) that another one repeats: difference hashes within 16 of 256 bits, and within a
-    quarter of the bits set, because drawings and tiny images set few.
-
-    unit: share; range: 0 to 1; cost: distances; needs: images; source: Zauner 2010; Cassidy et al. 2022 (ISIC copies).
-    """
-    bits = np.unpackbits(probe.statistics["hash"][:1000], axis=1).astype(np.float32)
-    ones = bits.sum(axis=1)
-    differing = ones[:, None] + ones[None] - 2 * bits @ bits.T
-    np.fill_diagonal(differing, np.inf)
-    return float((differing <= np.minimum(16, ones / 4)[:, None]).any(axis=1)[ones > 16].sum() / len(ones))

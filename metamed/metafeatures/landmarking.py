@@ -16,6 +16,7 @@ from metamed.metafeatures.probe import Probe
 RIDGE = 1e-2  # of the mean variance of a column, times the number of samples
 SHRINKAGE = 0.1  # of the pooled covariance towards a multiple of the identity
 STUMP_CUTS = 9  # thresholds tried in a column: its deciles
+TREE_COLUMNS = 16  # principal components that a tree sees
 
 
 def labelled_folds(probe: Probe) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -100,16 +101,45 @@ def discriminant(rows: np.ndarray, one_hot: np.ndarray, test: np.ndarray) -> np.
     return test @ direction - (means * direction.T).sum(axis=1) / 2 + absent
 
 
-def stump(rows: np.ndarray, one_hot: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Class scores by the one cut of one column that leaves least Gini impurity, every class weighing the same."""
+def best_cut(rows: np.ndarray, weights: np.ndarray) -> tuple[int, float]:
+    """(column, threshold) of the cut that leaves least Gini impurity; weights: of each row for its class, (n, K)."""
     cuts = np.quantile(rows, np.arange(1, STUMP_CUTS + 1) / (STUMP_CUTS + 1), axis=0)
-    weights = one_hot / np.maximum(one_hot.sum(axis=0), 1)
     below = (rows[None] <= cuts[:, None]).astype(np.float32).transpose(0, 2, 1) @ weights
     sides = np.stack([below, weights.sum(axis=0) - below])  # (2, cuts, columns, K)
     purity = ((sides**2).sum(axis=-1) / np.maximum(sides.sum(axis=-1), 1e-9)).sum(axis=0)
     cut, column = np.unravel_index(np.round(purity, 6).argmax(), purity.shape)
-    low, high = sides[:, cut, column]
-    return np.where(test[:, column, None] <= cuts[cut, column], low, high)
+    return int(column), cuts[cut, column]
+
+
+def tree(rows: np.ndarray, one_hot: np.ndarray, test: np.ndarray, depth: int = 3) -> np.ndarray:
+    """Class scores by a decision tree of that depth with cuts at deciles, every class weighing the same."""
+    return _branch(rows, (one_hot / np.maximum(one_hot.sum(axis=0), 1)).astype(np.float32), test, depth)
+
+
+def _branch(rows: np.ndarray, weights: np.ndarray, test: np.ndarray, depth: int) -> np.ndarray:
+    total = weights.sum(axis=0)
+    scores = np.tile(total, (len(test), 1))
+    if depth == 0 or (total > 0).sum() < 2:
+        return scores
+    column, threshold = best_cut(rows, weights)
+    below, asked = rows[:, column] <= threshold, test[:, column] <= threshold
+    if below.all() or not below.any():
+        return scores
+    for side, where in ((below, asked), (~below, ~asked)):
+        scores[where] = _branch(rows[side], weights[side], test[where], depth - 1)
+    return scores
+
+
+def stump(rows: np.ndarray, one_hot: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Class scores by the one cut of one column that leaves least Gini impurity, every class weighing the same."""
+    return tree(rows, one_hot, test, depth=1)
+
+
+def _components(probe: Probe) -> np.ndarray:
+    """The rows' first principal components, (m, at most 16)."""
+    centred = probe.rows.astype(np.float64) - probe.rows.mean(axis=0, dtype=np.float64)
+    directions = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :TREE_COLUMNS]
+    return centred @ directions
 
 
 @metafeature("landmarking")
@@ -195,3 +225,13 @@ def decision_stump(probe: Probe) -> np.ndarray:
     unit: share; range: 0 to 1; cost: models; needs: images, two groups with classes; source: Pfahringer et al. 2000.
     """
     return validate(probe, probe.descriptors, stump)
+
+
+@metafeature("landmarking")
+def tiny_tree(probe: Probe) -> np.ndarray:
+    """Balanced accuracy of a decision tree of three levels on the first 16 principal components of the thumbnails
+    (feature vectors, means of bags).
+
+    unit: share; range: 0 to 1; cost: models; needs: two groups with classes; source: Pfahringer et al. 2000.
+    """
+    return validate(probe, probe.once(_components), tree)
