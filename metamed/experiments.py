@@ -272,10 +272,11 @@ def run_setup(
 
 @dataclass(frozen=True)
 class Suite:
-    """An experiment as data: every setup on every dataset at every size with every seed.
+    """An experiment as data: every setup on every dataset at every size, on every split, with every seed.
 
-    datasets: names, found by whoever runs the suite. Runs go setup by setup, each on all datasets with all seeds: an
-    interrupted suite leaves evidence in balance over datasets. So put the cheap and the important setups first.
+    datasets: names, found by whoever runs the suite. splits: seeds of the tasks; each draws another test part and
+    another training part. Runs go setup by setup, each on all datasets with all seeds: an interrupted suite leaves
+    evidence in balance over datasets. So put the cheap and the important setups first.
     """
 
     name: str
@@ -284,14 +285,19 @@ class Suite:
     seeds: tuple[int, ...] = (0,)
     sizes: tuple[int | None, ...] = (None,)
     procedure: str | None = None
+    splits: tuple[int, ...] = (0,)
+    keep_weights: bool = False
 
 
 def pending(suite: Suite, store: Store, find: Callable[[str], Dataset], **options) -> Iterator[Job]:
     """The jobs of a suite that the store does not hold yet, in order. `find` gives a dataset by its name."""
     datasets = {name: find(name) for name in suite.datasets}
-    tasks = {(n, s): make_task(d, procedure=suite.procedure, size=s) for n, d in datasets.items() for s in suite.sizes}
-    for setup, seed, ((name, _), task) in product(suite.setups, suite.seeds, tasks.items()):
-        job = make_job(setup, task, datasets[name], store, seed=seed, **options)
+    tasks = [
+        (dataset, make_task(dataset, procedure=suite.procedure, size=size, seed=split))
+        for split, size, dataset in product(suite.splits, suite.sizes, datasets.values())
+    ]
+    for setup, seed, (dataset, task) in product(suite.setups, suite.seeds, tasks):
+        job = make_job(setup, task, dataset, store, seed=seed, keep_weights=suite.keep_weights, **options)
         if not _learned_from(job) and not store.has(job.run.id):
             yield job
 
