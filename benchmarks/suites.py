@@ -43,7 +43,13 @@ FIRST = (
     Setup("small_cnn", {"augment": "none", "width": 64}),
 )  # fmt: skip
 
+SHIPPED = (IMAGENET, BIRDS, INSECTS)
+SIZES, SPLITS = (50, 100, 200, 400, None), (0, 1, 2)  # labelled images, training and validation together; None: all
+PROBES = tuple(Setup(probe, {}, None, (source,)) for probe in ("probe.linear", "probe.knn") for source in SHIPPED)
+
 SUITES = {
     # One grouped holdout per dataset, 64 px or the dataset's own size if smaller, up to 600 labelled images.
     "first": Suite("first", CLASSIFICATION, FIRST, seeds=(0, 1), sizes=(600,), procedure="holdout"),
+    # Probes do not depend on their seed: each of their runs has a split of its own.
+    "probes": Suite("probes", CLASSIFICATION, PROBES, sizes=SIZES, splits=SPLITS, procedure="holdout"),
 }
