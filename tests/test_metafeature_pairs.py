@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metamed.errors import MetamedError
-from metamed.metafeatures import distances, extract_pair
+from metamed.metafeatures import distances, extract_pair, similarity
 from metamed.metafeatures import transferability as transfer
 
 
@@ -62,15 +62,29 @@ def test_kernel_distance():
     assert distances.kernel_distance(a, b) == pytest.approx(sum(inside) - 2 * np.mean([k(x, y) for x in a for y in b]))
 
 
-def test_divergence_of_histograms():
-    a = normal(400, 5)
-    assert distances.histogram_divergence(a, a) == pytest.approx(0, abs=1e-12)
-    near, far = (distances.histogram_divergence(a, normal(400, 5, 1, shift)) for shift in (0.5, 3.0))
-    assert 0 < near < far
-    source, target = np.array([[0.0]] * 30 + [[1.0]] * 10), np.array([[0.0]] * 10 + [[1.0]] * 30)
-    p, q = np.full(32, 1 / 72), np.full(32, 1 / 72)
-    p[[0, 31]], q[[0, 31]] = (11 / 72, 31 / 72), (31 / 72, 11 / 72)
-    assert distances.histogram_divergence(source, target) == pytest.approx((p * np.log(p / q)).sum())
+def slow_divergence(source, target, bins: int, weighted: bool) -> float:
+    """The published formula, column by column: clip, histogram, softmax of the source's shares, weighted mean."""
+    pool, total, weights = np.concatenate([source, target]), 0.0, 0.0
+    for column in range(source.shape[1]):
+        ends = np.quantile(pool[:, column], [0.05, 0.95])
+        p, q = (np.histogram(np.clip(t[:, column], *ends), bins, ends)[0] / len(t) for t in (target, source))
+        q = np.exp(q) / np.exp(q).sum()
+        weight = np.exp(target.mean(axis=0))[column] if weighted else 1.0
+        total += weight * sum(a * np.log(a / b) for a, b in zip(p, q, strict=True) if a > 0)
+        weights += weight
+    return total / weights
+
+
+def test_binned_divergence_is_the_published_formula():
+    source, target = np.abs(normal(400, 5)), np.abs(normal(300, 5, 1, 0.4))
+    assert distances.bkld_small_target(source, target) == pytest.approx(slow_divergence(source, target, 100, True))
+    assert distances.bkld_large(source, target) == pytest.approx(slow_divergence(source, target, 1000, False))
+    near, far = (distances.bkld_large(source, np.abs(normal(400, 5, 1, shift))) for shift in (0.2, 3.0))
+    assert distances.bkld_large(source, source) < near < far
+    wider = distances.binned_divergence(source, target, bins=100, weighted=True, reference=normal(5000, 5, 2, sd=3.0))
+    assert np.isfinite(wider) and wider != distances.bkld_small_target(source, target)
+    constant = np.hstack([source, np.ones((400, 1))])
+    assert np.isfinite(distances.bkld_small_target(constant, constant))
 
 
 def test_tables_that_do_not_compare():
@@ -129,6 +143,23 @@ def test_the_mixture_finds_the_clusters():
     np.testing.assert_allclose(posterior.sum(axis=1), 1)
     assert len({(a, b) for a, b in zip(posterior.argmax(axis=1), labels, strict=True)}) == 3
     np.testing.assert_allclose(posterior.max(axis=1), 1, atol=1e-3)
+
+
+def test_the_mixture_is_that_of_scikit_learn():
+    from sklearn.mixture import GaussianMixture
+
+    points, _ = classes(400, 4, 3, apart=2.0, seed=2)
+    k = 5
+    centres = transfer._spread_centres(points, k, 0)
+    start = np.eye(k)[transfer._squared(points, centres).argmin(axis=1)]
+    weight = start.sum(axis=0)
+    means = start.T @ points / weight[:, None]
+    parts = [points[start[:, c] > 0] - means[c] for c in range(k)]
+    precisions = np.array([np.linalg.inv(p.T @ p / len(p) + transfer.SMALL * np.eye(4)) for p in parts])
+    model = GaussianMixture(k, weights_init=weight / 400, means_init=means, precisions_init=precisions, tol=1e-9,
+                            reg_covar=transfer.SMALL, max_iter=2000).fit(points)  # fmt: skip
+    found = transfer.mixture_posteriors(points, k, seed=0, steps=2000, tolerance=1e-9)
+    np.testing.assert_allclose(found, model.predict_proba(points), atol=1e-3)
 
 
 def test_the_h_score_counts_the_directions_that_classes_explain():
@@ -192,8 +223,20 @@ def test_frechet_from_vectors_is_that_of_independent_gaussians():
     assert extract_pair(source, source)["frechet_statistics"] == 0
 
 
-def test_behaviour_compares_what_simple_bag_classifiers_reach():
-    source, target = {"mean_pool_ridge.mean": 0.9, "citation_nn.mean": 0.6}, {"mean_pool_ridge.mean": 0.6,
-                                                                              "citation_nn.mean": 1.0}  # fmt: skip
-    assert extract_pair(source, target)["behaviour_distance"] == pytest.approx(np.sqrt((0.09 + 0.16) / 2))
-    assert np.isnan(extract_pair(source, {})["behaviour_distance"])
+def test_behaviour_compares_what_simple_classifiers_reach():
+    source = {"n_classes": 2, "mean_pool_ridge.mean": 0.9, "citation_nn.mean": 0.6, "lda.mean": 0.5}
+    target = {"n_classes": 2, "mean_pool_ridge.mean": 0.6, "citation_nn.mean": 1.0, "lda.mean": 1.0}
+    of_bags = np.sqrt((0.6**2 + 0.8**2) / 2)  # 0.5 is chance, so differences count double
+    assert extract_pair(source, target)["behaviour_distance"] == pytest.approx(of_bags)
+    four = {"n_classes": 4, "lda.mean": 0.25 + 0.75 * 0.4, "one_nn.mean": 0.9}
+    assert extract_pair(source, four)["behaviour_distance"] == pytest.approx(0.4)  # no bags: landmarkers, over chance
+    assert np.isnan(extract_pair(source, {"n_classes": 2})["behaviour_distance"])
+
+
+def test_how_far_grey_is_moved():
+    levels = {f"{name}.mean": level for name, level in similarity.QUANTILES.items()}  # uniform grey
+    darker = {name: level - 0.2 for name, level in levels.items()}
+    assert extract_pair(levels, darker)["histogram_distance"] == pytest.approx(0.2)
+    narrow = {name: 0.5 + (level - 0.5) / 3 for name, level in levels.items()}
+    assert extract_pair(levels, narrow)["histogram_distance"] == pytest.approx(0.45 / 2 * 2 / 3, rel=0.01)
+    assert np.isnan(extract_pair(levels, {})["histogram_distance"])

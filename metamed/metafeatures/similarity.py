@@ -12,7 +12,11 @@ from metamed.dataset import modality_group
 from metamed.errors import NotApplicable
 from metamed.metafeatures import METAFEATURES, Pair, pair_metafeature
 
-BEHAVIOUR = ("mean_pool_ridge", "extremes_ridge", "citation_nn", "instance_ridge", "witness_ridge")
+BEHAVIOUR = {  # simple classifiers by what they classify
+    "bags": ("mean_pool_ridge", "extremes_ridge", "citation_nn", "instance_ridge", "witness_ridge"),
+    "rows": ("one_nn", "nearest_centroid", "lda", "linear_probe", "small_sample_probe", "tiny_tree"),
+}
+QUANTILES = {"quantile_05": 0.05, "quantile_25": 0.25, "median": 0.5, "quantile_75": 0.75, "quantile_95": 0.95}
 
 
 def _log_ratio(pair: Pair, *names: str) -> float:
@@ -184,16 +188,35 @@ def bag_distance(pair: Pair) -> float:
 
 @pair_metafeature("similarity")
 def behaviour_distance(pair: Pair) -> float:
-    """Root mean square difference of the accuracies of simple bag classifiers: like where the same idea of a bag works.
+    """Root mean square difference of what simple classifiers reach, from chance (0) to all right (1): small where the
+    same models work. Those of bags where both have bags, else the landmarkers.
 
-    unit: share; range: 0 to 1; cost: stored vectors; needs: bags; source: Cheplygina & Tax 2018, arXiv 1806.08186.
+    unit: share; range: 0 to inf; cost: stored vectors; needs: landmarking, n_classes; source: Cheplygina et al. 2017
+    (classifiers' performance as a description); Cheplygina & Tax 2018, arXiv 1806.08186.
     """
-    values = np.array([pair.numbers(f"{name}.mean") for name in BEHAVIOUR])
-    difference = values[:, 0] - values[:, 1]
-    difference = difference[np.isfinite(difference)]
-    if len(difference) == 0:
-        raise NotApplicable("no classifier of bags in both vectors")
-    return float(np.sqrt((difference**2).mean()))
+    chance = 1 / np.maximum(pair.numbers("n_classes"), 2)
+    for names in BEHAVIOUR.values():
+        skill = (np.array([pair.numbers(f"{name}.mean") for name in names]) - chance) / (1 - chance)
+        difference = skill[:, 0] - skill[:, 1]
+        difference = difference[np.isfinite(difference)]
+        if len(difference):
+            return float(np.sqrt((difference**2).mean()))
+    raise NotApplicable("no classifier in both vectors")
+
+
+@pair_metafeature("similarity")
+def histogram_distance(pair: Pair) -> float:
+    """Distance of the mean grey-level distributions between their 5 % and 95 % quantiles (Wasserstein-1, from the five
+    stored quantiles): how far grey has to be moved.
+
+    unit: grey (0-1); range: 0 to 1; cost: stored vectors; needs: intensity; source: Rubner et al. 2000 (earth mover).
+    """
+    values = np.array([pair.numbers(f"{name}.mean") for name in QUANTILES])
+    if np.isnan(values).any():
+        raise NotApplicable("no quantiles in both vectors")
+    level, apart = np.array(list(QUANTILES.values())), values[:, 0] - values[:, 1]
+    fine = np.interp(np.linspace(level[0], level[-1], 361), level, apart)
+    return float(np.abs(fine).mean())
 
 
 @pair_metafeature("similarity")

@@ -70,7 +70,7 @@ def n_leep(embeddings: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> floa
     on the principal components that hold 80 % of the variance.
 
     unit: nats; range: -inf to 0; cost: embeddings; needs: target embeddings, labels; source: Li et al. 2021 (N-LEEP),
-    arXiv 2011.11200; here with diagonal covariances.
+    arXiv 2011.11200.
     """
     embeddings, one_hot = _checked(embeddings, labels)
     centred = embeddings - embeddings.mean(axis=0)
@@ -83,24 +83,37 @@ def n_leep(embeddings: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> floa
     return leep(mixture_posteriors(points, k, seed=seed), labels)
 
 
-def mixture_posteriors(points: np.ndarray, k: int, *, seed: int = 0, steps: int = 100) -> np.ndarray:
-    """Responsibilities (n, k) of a Gaussian mixture with diagonal covariances: k-means++ starts, EM until it stands."""
+def mixture_posteriors(
+    points: np.ndarray, k: int, *, seed: int = 0, steps: int = 100, tolerance: float = 1e-3
+) -> np.ndarray:
+    """Responsibilities (n, k) of a Gaussian mixture with full covariances: k-means++ starts, EM until it stands."""
     posterior = np.eye(k)[_squared(points, _spread_centres(points, k, seed)).argmin(axis=1)]
     before = -np.inf
     for _ in range(steps):
-        weight = posterior.sum(axis=0) + 1e-9
-        mean = posterior.T @ points / weight[:, None]
-        variance = np.maximum(posterior.T @ points**2 / weight[:, None] - mean**2, 0) + SMALL
-        precision = 1 / variance
-        mahalanobis = points**2 @ precision.T - 2 * points @ (mean * precision).T + (mean**2 * precision).sum(axis=1)
-        score = np.log(weight / len(points)) - 0.5 * (np.log(2 * np.pi * variance).sum(axis=1) + mahalanobis)
+        score = _log_densities(points, posterior)
         top = score.max(axis=1, keepdims=True)
         evidence = top + np.log(np.exp(score - top).sum(axis=1, keepdims=True))
         posterior = np.exp(score - evidence)
-        if evidence.mean() - before < 1e-4:
+        if evidence.mean() - before < tolerance:
             break
         before = evidence.mean()
     return posterior
+
+
+def _log_densities(points: np.ndarray, posterior: np.ndarray) -> np.ndarray:
+    """log of weight times density of each point in each Gaussian that fits its responsibilities best, (n, k)."""
+    n, d = points.shape
+    weight = posterior.sum(axis=0) + 10 * np.finfo(np.float64).eps
+    means = posterior.T @ points / weight[:, None]
+    score = np.empty_like(posterior)
+    for member, (mean, share) in enumerate(zip(means, posterior.T, strict=True)):
+        centred = points - mean
+        covariance = (share[:, None] * centred).T @ centred / weight[member]
+        covariance[np.diag_indices(d)] += SMALL
+        root = np.linalg.cholesky(covariance)
+        volume = np.log(np.diag(root)).sum() + d * np.log(2 * np.pi) / 2
+        score[:, member] = np.log(weight[member] / n) - volume - (np.linalg.solve(root, centred.T) ** 2).sum(axis=0) / 2
+    return score
 
 
 def _spread_centres(points: np.ndarray, k: int, seed: int) -> np.ndarray:
