@@ -53,7 +53,7 @@ def recommend(
 
     data = _read(dataset, images, labels, group, kind)
     r = answer(data, common.evidence(), top=top, budget=budget, device=device, licence=licence, as_unknown=as_unknown,
-               max_samples=max_samples, seed=common.seed, explain=explain)  # fmt: skip
+               max_samples=max_samples or None, seed=common.seed, explain=explain)  # fmt: skip
     if report:
         write(r, report)
     print(render(r, "json" if as_json else "text", given=dataset))
@@ -78,13 +78,16 @@ def features(
 ):  # fmt: skip
     """Compute the meta-features of a dataset."""
     from metamed.metafeatures import extract
+    from metamed.metafeatures.sampling import remark
 
     data, embed = _read(dataset, images, labels, None, kind), None
     if deep or group == "deep":
         from metamed.sources import embedder
 
         embed = embedder(store=common.evidence(), device=device or "auto")
-    values = extract(data, group, max_samples=max_samples, seed=common.seed, deep=deep, embed=embed)
+    values = extract(data, group, max_samples=max_samples or None, seed=common.seed, deep=deep, embed=embed)
+    if unseen := remark(data, max_samples or None):
+        common.say(unseen)
     if csv:
         values = [("name", "value"), *((name, repr(value)) for name, value in values.items())]
         print("\n".join(map(",".join, values)))

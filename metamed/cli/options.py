@@ -31,7 +31,7 @@ BUDGET = option(str | None, "--budget", "Longest training that is acceptable, e.
 DEVICE = option(str | None, "--device", "cpu or cuda.", envvar="METAMED_DEVICE")
 LICENCE = option(str | None, "--licence", "'commercial' leaves out sources that forbid it.")
 AS_UNKNOWN = option(bool, "--as-unknown", "Forget everything known about this dataset and its family.")
-MAX_SAMPLES = option(int, "--max-samples", "Most images that meta-features are computed from.", min=10)
+MAX_SAMPLES = option(int, "--max-samples", "Most images that meta-features are computed from; 0: all.", min=0)
 IMAGES = option(str | None, "--images", "Key of the images in the file.")
 LABELS = option(str | None, "--labels", "Key of the labels in the file.")
 GROUP = option(str | None, "--group", "Key of the patients in the file.")
