@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -61,3 +64,21 @@ def encoder(shape: Shape, name: str) -> Encoder:
     if name not in NETWORKS:
         raise UnknownName("network", name, NETWORKS)
     return Encoder(name, NETWORKS[name](shape.channels))
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """Its batch normalisations, in order."""
+    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+@contextmanager
+def momentum(norms: list[nn.Module], value: float) -> Iterator[None]:
+    """Let batch normalisations weigh the next batches by `value` in their statistics: 0 not at all, 1 nothing else."""
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = value
+    try:
+        yield
+    finally:
+        for norm, old in zip(norms, before, strict=True):
+            norm.momentum = old

@@ -31,6 +31,7 @@ class Job:
     """All that a worker needs for one run, and nothing of the store: it can travel to another process or machine.
 
     weights: the file of each source. features: frozen features of the whole dataset for each source, where known.
+    partner: what the first source learned from, for recipes that learn it beside the target.
     """
 
     setup: Setup
@@ -43,6 +44,7 @@ class Job:
     device: str = "auto"
     threads: int | None = None
     keep_weights: bool = False
+    partner: Dataset | None = None
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -185,6 +187,8 @@ def _train(job: Job, progress: Callable | None) -> _Outcome:
         setting=setting,
         loss=loss,
         normalise=normalise,
+        unlabelled=_unlabelled(job) if plan.warm_up else None,
+        partner=_partner(job, len(x)) if plan.partner else None,
         seed=job.seed,
         device=job.device,
         progress=progress,
@@ -193,6 +197,30 @@ def _train(job: Job, progress: Callable | None) -> _Outcome:
     kept = {"weights.safetensors": training.weights_bytes(fitted.model)} if job.keep_weights else {}
     environment = {"precision": fitted.precision, "epochs": str(len(fitted.losses))}
     return _Outcome(*answers, environment, kept)
+
+
+UNLABELLED = 1000  # images at the most that a warm-up passes through, so that it costs no more than the training
+
+
+def _unlabelled(job: Job) -> np.ndarray:
+    """Images that may be looked at without their labels: all but those of the test part and of its groups."""
+    data, test = job.dataset, np.array(job.task.folds[0].test)
+    allowed = np.setdiff1d(np.arange(len(data.images)), test)
+    if data.groups is not None:
+        allowed = allowed[~np.isin(data.groups[allowed], data.groups[test])]
+    return training.load_images(data.images, _some(allowed, UNLABELLED, job.seed), _side(job))
+
+
+def _partner(job: Job, n: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """As many labelled images of the partner as training will draw beside `n` of the target's, and their targets."""
+    if job.partner is None:
+        return None
+    chosen = _some(job.partner.labelled, n * _setting(job.setup)["epochs"], job.seed)
+    return training.load_images(job.partner.images, chosen, _side(job)), job.partner.target[chosen]
+
+
+def _some(indices: np.ndarray, n: int, seed: int) -> np.ndarray:
+    return np.sort(np.random.default_rng(seed).permutation(indices)[:n])
 
 
 def _plan(job: Job, net, shape: Shape):
@@ -229,16 +257,38 @@ def _probe(job: Job, progress: Callable | None) -> _Outcome:
 
 
 def make_job(
-    setup: Setup, task: Task, dataset: Dataset, store: Store, *, seed: int = 0, download: bool = False, **options
+    setup: Setup,
+    task: Task,
+    dataset: Dataset,
+    store: Store,
+    *,
+    seed: int = 0,
+    download: bool = False,
+    find: Callable[[str], Dataset] | None = None,
+    **options,
 ) -> Job:
-    """A job with its sources found; options are those of `Job`. Raises for unknown names and values before any work."""
+    """A job with its sources found; options are those of `Job`. Raises for unknown names and values before any work.
+
+    find: gives a dataset by its name, for recipes that learn from a source's images too.
+    """
     extra = {"image_size": training.SPACE["image_size"]} if _is_probe(setup) else training.SPACE
     setup = checked(setup, extra, training.DEFAULTS)
     sources = tuple(store.source(name) for name in setup.sources)
     weights = tuple(find_weights(source, store, download=download) for source in sources)
     keys = [features_key(s, _setting(setup)["image_size"]) for s in sources] if _is_probe(setup) else []
     known = {k: f for k in keys if (f := store.features(k, dataset.digest)) is not None}
+    if setup.recipe and get_method(setup.recipe).partner:
+        options["partner"] = _images_of(setup, sources, find)
     return Job(setup, task, dataset, seed, sources, weights, known, **options)
+
+
+def _images_of(setup: Setup, sources: tuple[Source, ...], find: Callable[[str], Dataset] | None) -> Dataset:
+    if find is None or not sources or len(sources[0].corpus) != 1:
+        raise MetamedError(
+            f"recipe '{setup.recipe}' also learns from the images of {' + '.join(setup.sources) or 'a source'}, which "
+            "are not at hand. Pass find=, and a source that was trained on one dataset"
+        )
+    return find(sources[0].corpus[0])
 
 
 def _keep(result: Result, job: Job, store: Store) -> Run:
@@ -260,10 +310,12 @@ def run_setup(
     device: str = "auto",
     download: bool = False,
     keep_weights: bool = False,
+    find: Callable[[str], Dataset] | None = None,
     progress: Callable | None = None,
 ) -> Run:
     """Run one setup once, keep the run with its predictions in the store, and return it. A failed run is kept too."""
-    job = make_job(setup, task, dataset, store, seed=seed, download=download, device=device, keep_weights=keep_weights)
+    options = {"download": download, "device": device, "keep_weights": keep_weights, "find": find}
+    job = make_job(setup, task, dataset, store, seed=seed, **options)
     return _keep(perform(job, progress), job, store)
 
 
@@ -296,8 +348,9 @@ def pending(suite: Suite, store: Store, find: Callable[[str], Dataset], **option
         (dataset, make_task(dataset, procedure=suite.procedure, size=size, seed=split))
         for split, size, dataset in product(suite.splits, suite.sizes, datasets.values())
     ]
+    options |= {"find": find, "keep_weights": suite.keep_weights}
     for setup, seed, (dataset, task) in product(suite.setups, suite.seeds, tasks):
-        job = make_job(setup, task, dataset, store, seed=seed, keep_weights=suite.keep_weights, **options)
+        job = make_job(setup, task, dataset, store, seed=seed, **options)
         if not _learned_from(job) and not store.has(job.run.id):
             yield job
 
