@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from metamed.store import Store
 
 _COLUMNS = ", ".join(f"served_run.{c}" for c in ("id", "task", "flow", "setup", "uploader", "created", "error"))
+DatabaseError = sqlite3.Error  # what any of this may raise: a full disk, a lock that was not given up in a minute
 GLOBAL, FIRST_FOLD = (-1, -1, -1), (0, 0, 0)  # (repeat, fold, sample) of a whole run's score, and of the first fold's
 
 
@@ -218,12 +219,16 @@ class Served:
         rows = self._all(f"SELECT {_COLUMNS}, served_run.facts FROM served_run WHERE id = ?", id)
         return ServedRun(*rows[0][:-1], json.loads(rows[0][-1])) if rows else None
 
-    def runs(self, *, limit: int = -1, offset: int = 0, errors: bool = False, tag: str | None = None,
-             **ids: Iterable[int] | None) -> list[tuple]:  # fmt: skip
-        """(id, task, flow, setup, uploader, created, error) of runs by number. ids: id, task, flow, setup, uploader."""
+    def runs(self, *, limit: int = -1, offset: int = 0, errors: bool = False, newest: bool = False,
+             tag: str | None = None, **ids: Iterable[int] | None) -> list[tuple]:  # fmt: skip
+        """(id, task, flow, setup, uploader, created, error) of runs by number. ids: id, task, flow, setup, uploader.
+
+        errors: also those that could not be evaluated. newest: from the last number down.
+        """
         where, values = _where(ids, tag, "run", "served_run.")
         where += "" if errors else " AND error IS NULL"
-        sql = f"SELECT {_COLUMNS} FROM served_run WHERE 1 {where} ORDER BY id LIMIT ? OFFSET ?"
+        order = "id DESC" if newest else "id"
+        sql = f"SELECT {_COLUMNS} FROM served_run WHERE 1 {where} ORDER BY {order} LIMIT ? OFFSET ?"
         return self._all(sql, *values, limit, offset)
 
     def scores(self, run: int) -> list[Score]:
@@ -260,6 +265,12 @@ class Served:
         """How many of each kind there are."""
         found = dict(self._all("SELECT kind, count(*) FROM served_entity GROUP BY kind"))
         return found | {"run": self._all("SELECT count(*) FROM served_run")[0][0]}
+
+    def newest(self, kind: str, limit: int, offset: int) -> list[int]:
+        """The last numbers of a kind that are still there, the highest first."""
+        table, values = ("served_run WHERE 1", []) if kind == "run" else ("served_entity WHERE kind = ?", [kind])
+        rows = self._all(f"SELECT id FROM {table} ORDER BY id DESC LIMIT ? OFFSET ?", *values, limit, offset)
+        return [id for (id,) in rows]
 
     def n_runs(self, column: str) -> dict[int, int]:
         """How many runs each task, flow, setup or uploader has."""

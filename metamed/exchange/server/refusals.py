@@ -10,6 +10,7 @@ _SENTENCES = """
 102 No authentication (Please provide API key for all requests other than HTTP GET)
 103 Authentication failed
 106 The intended action requires admin rights
+107 Database connection error. Usually due to high server load. Please wait for N seconds and try again.
 111 Unknown dataset
 113 Could not find data file record
 130 Problem with file uploading
@@ -34,6 +35,8 @@ _SENTENCES = """
 206 Invalid file type uploaded
 207 File upload failed
 208 Associated dataset does not have quality (default evaluation engine): NumberOfInstances
+209 Error parsing uploaded file.
+211 Dataset not in databse
 213 Parameter in run xml unknown
 216 Error processing output data: illegal combination of evaluation measure attributes (repeat, fold, sample)
 217 Error processing output data: unknown evaluation measure
@@ -146,6 +149,8 @@ _SENTENCES = """
 1052 Could not find study
 1053 Study not owned by you
 1055 Please provide atleast one field among description, creator, contributor, collection_date, language, citation, original_data_url or paper_url to edit
+1105 Unknown dataset or feature
+1106 Problem with the ontology
 """  # noqa: E501
 SENTENCES = {int(line.split(" ", 1)[0]): line.split(" ", 1)[1] for line in _SENTENCES.strip().splitlines()}
 
