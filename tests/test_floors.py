@@ -31,6 +31,7 @@ ROW_OF = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
 GUESTS = {
     "h5py": {"readers"},
     "isal": {"readers"},
+    "_metamed_pixels": {"metafeatures"},
     "PIL": {"readers"},
     "pydicom": {"readers"},
     "nibabel": {"readers"},
@@ -47,6 +48,9 @@ GUESTS = {
     "pymfe": {"metafeatures"},
     "openml": {"exchange"},
     "arff": {"exchange"},
+    "xmltodict": {"exchange"},
+    "requests": {"exchange"},
+    "filelock": {"exchange"},
     "starlette": {"exchange"},
     "uvicorn": {"exchange"},
     "defusedxml": {"exchange"},
@@ -55,12 +59,14 @@ GUESTS = {
     "jinja2": {"report", "exchange"},
     "platformdirs": {"store", "recommend"},
     "typer": {"cli"},
+    "rich": {"cli"},
     "sqlite3": {"store"},
     "numpy": set(ROW_OF),
 }
 # where a guest may be imported on the top level: everybody else pays for it inside the function that needs it
+# (openml: by exchange/extension.py alone, whose class is one of openml's)
 AT_THE_TOP = {"numpy": set(ROW_OF), "torch": {"training", "flows"}, "torchvision": {"flows"}, "h5py": {"readers"},
-              "typer": {"cli"}, "sqlite3": {"store"}}  # fmt: skip
+              "typer": {"cli"}, "sqlite3": {"store"}, "openml": {"exchange"}}  # fmt: skip
 
 
 def _modules() -> dict[str, Path]:

@@ -64,12 +64,30 @@ def entropy(probe: Probe) -> np.ndarray:
 
 
 @metafeature("intensity")
+def minimum(probe: Probe) -> np.ndarray:
+    """Smallest grey level.
+
+    unit: grey (0-1); range: 0 to 1; cost: pixels; needs: images; source: Isensee et al. 2021 (nnU-Net fingerprint).
+    """
+    return probe.statistics["minimum"]
+
+
+@metafeature("intensity")
+def quantile_01(probe: Probe) -> np.ndarray:
+    """Grey level that 1 % of the pixels stay below.
+
+    unit: grey (0-1); range: 0 to 1; cost: pixels; needs: images; source: Isensee et al. 2021 (nnU-Net fingerprint).
+    """
+    return probe.statistics["quantiles"][:, 0]
+
+
+@metafeature("intensity")
 def quantile_05(probe: Probe) -> np.ndarray:
     """Grey level that 5 % of the pixels stay below.
 
     unit: grey (0-1); range: 0 to 1; cost: pixels; needs: images; source: Isensee et al. 2021 (nnU-Net fingerprint).
     """
-    return probe.statistics["quantiles"][:, 0]
+    return probe.statistics["quantiles"][:, 1]
 
 
 @metafeature("intensity")
@@ -78,7 +96,7 @@ def quantile_25(probe: Probe) -> np.ndarray:
 
     unit: grey (0-1); range: 0 to 1; cost: pixels; needs: images; source: Zwanenburg et al. 2020 (IBSI).
     """
-    return probe.statistics["quantiles"][:, 1]
+    return probe.statistics["quantiles"][:, 2]
 
 
 @metafeature("intensity")
@@ -87,7 +105,7 @@ def median(probe: Probe) -> np.ndarray:
 
     unit: grey (0-1); range: 0 to 1; cost: pixels; needs: images; source: Isensee et al. 2021 (nnU-Net fingerprint).
     """
-    return probe.statistics["quantiles"][:, 2]
+    return probe.statistics["quantiles"][:, 3]
 
 
 @metafeature("intensity")
@@ -96,7 +114,7 @@ def quantile_75(probe: Probe) -> np.ndarray:
 
     unit: grey (0-1); range: 0 to 1; cost: pixels; needs: images; source: Zwanenburg et al. 2020 (IBSI).
     """
-    return probe.statistics["quantiles"][:, 3]
+    return probe.statistics["quantiles"][:, 4]
 
 
 @metafeature("intensity")
@@ -105,7 +123,25 @@ def quantile_95(probe: Probe) -> np.ndarray:
 
     unit: grey (0-1); range: 0 to 1; cost: pixels; needs: images; source: Isensee et al. 2021 (nnU-Net fingerprint).
     """
-    return probe.statistics["quantiles"][:, 4]
+    return probe.statistics["quantiles"][:, 5]
+
+
+@metafeature("intensity")
+def quantile_99(probe: Probe) -> np.ndarray:
+    """Grey level that 99 % of the pixels stay below.
+
+    unit: grey (0-1); range: 0 to 1; cost: pixels; needs: images; source: Isensee et al. 2021 (nnU-Net fingerprint).
+    """
+    return probe.statistics["quantiles"][:, 6]
+
+
+@metafeature("intensity")
+def maximum(probe: Probe) -> np.ndarray:
+    """Largest grey level.
+
+    unit: grey (0-1); range: 0 to 1; cost: pixels; needs: images; source: Isensee et al. 2021 (nnU-Net fingerprint).
+    """
+    return probe.statistics["maximum"]
 
 
 @metafeature("intensity")
@@ -115,7 +151,7 @@ def dynamic_range(probe: Probe) -> np.ndarray:
     unit: grey (0-1); range: 0 to 1; cost: pixels; needs: images; source: Zwanenburg et al. 2020 (IBSI).
     """
     quantiles = probe.statistics["quantiles"]
-    return quantiles[:, 4] - quantiles[:, 0]
+    return quantiles[:, 5] - quantiles[:, 1]
 
 
 @metafeature("intensity")
@@ -186,6 +222,60 @@ def blue(probe: Probe) -> np.ndarray:
     unit: level (0-1); range: 0 to 1; cost: pixels; needs: colour; source: Stricker & Orengo 1995 (colour moments).
     """
     return _colour(probe, "blue")
+
+
+@metafeature("intensity")
+def red_sd(probe: Probe) -> np.ndarray:
+    """Standard deviation of the red channel; of the grey one where there is a single channel.
+
+    unit: level (0-1); range: 0 to 0.5; cost: pixels; needs: colour; source: Stricker & Orengo 1995.
+    """
+    return _colour(probe, "red_sd")
+
+
+@metafeature("intensity")
+def green_sd(probe: Probe) -> np.ndarray:
+    """Standard deviation of the green channel; of the grey one where there is a single channel.
+
+    unit: level (0-1); range: 0 to 0.5; cost: pixels; needs: colour; source: Stricker & Orengo 1995.
+    """
+    return _colour(probe, "green_sd")
+
+
+@metafeature("intensity")
+def blue_sd(probe: Probe) -> np.ndarray:
+    """Standard deviation of the blue channel; of the grey one where there is a single channel.
+
+    unit: level (0-1); range: 0 to 0.5; cost: pixels; needs: colour; source: Stricker & Orengo 1995.
+    """
+    return _colour(probe, "blue_sd")
+
+
+@metafeature("intensity")
+def red_skewness(probe: Probe) -> np.ndarray:
+    """Skewness of the red channel, of the grey one where there is a single channel; 0 if constant.
+
+    unit: none; range: -inf to inf; cost: pixels; needs: colour; source: Stricker & Orengo 1995.
+    """
+    return _colour(probe, "red_skewness")
+
+
+@metafeature("intensity")
+def green_skewness(probe: Probe) -> np.ndarray:
+    """Skewness of the green channel, of the grey one where there is a single channel; 0 if constant.
+
+    unit: none; range: -inf to inf; cost: pixels; needs: colour; source: Stricker & Orengo 1995.
+    """
+    return _colour(probe, "green_skewness")
+
+
+@metafeature("intensity")
+def blue_skewness(probe: Probe) -> np.ndarray:
+    """Skewness of the blue channel, of the grey one where there is a single channel; 0 if constant.
+
+    unit: none; range: -inf to inf; cost: pixels; needs: colour; source: Stricker & Orengo 1995.
+    """
+    return _colour(probe, "blue_skewness")
 
 
 @metafeature("intensity")

@@ -55,6 +55,60 @@ def glcm_correlation(probe: Probe) -> np.ndarray:
 
 
 @metafeature("texture")
+def glcm_contrast_3(probe: Probe) -> np.ndarray:
+    """Mean squared difference of pixels 3 apart in 32 grey levels, over four directions (diagonally 2 and 2).
+
+    unit: level^2; range: 0 to 961; cost: pixels; needs: images; source: Haralick et al. 1973.
+    """
+    return probe.statistics["glcm_contrast_3"]
+
+
+@metafeature("texture")
+def glcm_dissimilarity_3(probe: Probe) -> np.ndarray:
+    """Mean absolute difference of pixels 3 apart in 32 grey levels, over four directions.
+
+    unit: level; range: 0 to 31; cost: pixels; needs: images; source: Haralick et al. 1973.
+    """
+    return probe.statistics["glcm_dissimilarity_3"]
+
+
+@metafeature("texture")
+def glcm_homogeneity_3(probe: Probe) -> np.ndarray:
+    """Mean of 1 / (1 + squared difference) of pixels 3 apart in 32 grey levels, over four directions.
+
+    unit: share; range: 0 to 1; cost: pixels; needs: images; source: Haralick et al. 1973.
+    """
+    return probe.statistics["glcm_homogeneity_3"]
+
+
+@metafeature("texture")
+def glcm_energy_3(probe: Probe) -> np.ndarray:
+    """Root of the sum of squares of the symmetric co-occurrence matrix at distance 3, over four directions.
+
+    unit: share; range: 0 to 1; cost: pixels; needs: images; source: Haralick et al. 1973.
+    """
+    return probe.statistics["glcm_energy_3"]
+
+
+@metafeature("texture")
+def glcm_correlation_3(probe: Probe) -> np.ndarray:
+    """Correlation of pixels 3 apart in 32 grey levels, over four directions; 1 if constant.
+
+    unit: correlation; range: -1 to 1; cost: pixels; needs: images; source: Haralick et al. 1973.
+    """
+    return probe.statistics["glcm_correlation_3"]
+
+
+@metafeature("texture")
+def glcm_anisotropy(probe: Probe) -> np.ndarray:
+    """Largest minus smallest co-occurrence contrast of the four directions, over their sum: 0 if none differs.
+
+    unit: share; range: 0 to 1; cost: pixels; needs: images; source: Haralick et al. 1973.
+    """
+    return probe.statistics["glcm_anisotropy"]
+
+
+@metafeature("texture")
 def lbp_entropy(probe: Probe) -> np.ndarray:
     """Entropy of the ten uniform local binary patterns (8 points, radius 1) of the inner pixels.
 
@@ -83,12 +137,48 @@ def lbp_uniformity(probe: Probe) -> np.ndarray:
 
 
 @metafeature("texture")
+def lbp_flat(probe: Probe) -> np.ndarray:
+    """Share of pixels that no neighbour is darker than: flat ground and dark spots.
+
+    unit: share; range: 0 to 1; cost: pixels; needs: images; source: Ojala et al. 2002.
+    """
+    return probe.statistics["patterns"][:, 8]
+
+
+@metafeature("texture")
+def lbp_spot(probe: Probe) -> np.ndarray:
+    """Share of pixels brighter than all their neighbours: bright spots.
+
+    unit: share; range: 0 to 1; cost: pixels; needs: images; source: Ojala et al. 2002.
+    """
+    return probe.statistics["patterns"][:, 0]
+
+
+@metafeature("texture")
+def lbp_edge(probe: Probe) -> np.ndarray:
+    """Share of pixels with three to five bright neighbours in a row: edges.
+
+    unit: share; range: 0 to 1; cost: pixels; needs: images; source: Ojala et al. 2002.
+    """
+    return probe.statistics["patterns"][:, 3:6].sum(axis=1)
+
+
+@metafeature("texture")
 def gradient_energy(probe: Probe) -> np.ndarray:
     """Mean squared gradient (central differences) of the inner pixels.
 
     unit: grey^2 per pixel^2; range: 0 to 0.5; cost: pixels; needs: images; source: Pertuz et al. 2013 (focus measures).
     """
     return probe.statistics["gradient_energy"]
+
+
+@metafeature("texture")
+def gradient_mean(probe: Probe) -> np.ndarray:
+    """Mean length of the gradient (central differences) of the inner pixels.
+
+    unit: grey per pixel; range: 0 to 0.71; cost: pixels; needs: images; source: Pertuz et al. 2013 (focus measures).
+    """
+    return probe.statistics["gradient_mean"]
 
 
 @metafeature("texture")
@@ -116,6 +206,15 @@ def noise_sigma(probe: Probe) -> np.ndarray:
     unit: grey (0-1); range: 0 to 2; cost: pixels; needs: images; source: Immerkaer 1996.
     """
     return probe.statistics["noise_sigma"]
+
+
+@metafeature("texture")
+def noise_ratio(probe: Probe) -> np.ndarray:
+    """Noise sigma over the standard deviation of the grey levels; 0 if constant.
+
+    unit: ratio; range: 0 to inf; cost: pixels; needs: images; source: Immerkaer 1996.
+    """
+    return ratio(probe.statistics["noise_sigma"], np.sqrt(probe.statistics["variance"]))
 
 
 @metafeature("texture")
