@@ -36,7 +36,7 @@ def keep_labels(files: Artifacts, dataset: Dataset) -> None:
 
 def read_labels(path: Path) -> Labels:
     with np.load(path, allow_pickle=False) as file:
-        return Labels(file["target"], file["groups"] if "groups" in file else None)
+        return Labels(file["target"], file.get("groups"))
 
 
 def by_appearance(groups: np.ndarray) -> np.ndarray:

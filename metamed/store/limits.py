@@ -13,7 +13,8 @@ from metamed.records import Published, Run, Setup
 from metamed.store.evidence import DatasetFacts, Record
 
 _LEGAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,():=-]*").fullmatch
-ERROR, SETTING, NAME, FLOW_NAME, LICENCE = 128, 2048, 128, 1024, 64  # characters
+ERROR, SETTING, NAME, FLOW_NAME, LICENCE, DESCRIPTION = 128, 2048, 128, 1024, 64, 16384  # characters
+_AROUND = len("metamed.classification.()")  # what a flow's name has beside the names of its method and its recipe
 
 
 def legal_name(name: str, limit: int = NAME) -> str:
@@ -29,6 +30,18 @@ def latin(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def dataset_name(name: str) -> str:
+    """The nearest name that a dataset may have: no spaces, letters of Basic Latin, digits and _ - . , ( )."""
+    name = re.sub(r"\s+", "_", name.encode("ascii", "replace").decode().strip())
+    return re.sub(r"[^A-Za-z0-9_.,()-]", "_", name)[:NAME] or "unnamed"
+
+
+def setup_string(setup: Setup) -> str:
+    """A setup as the one line that goes along with each of its runs: JSON, Basic Latin."""
+    return json.dumps({"method": setup.method, "hyperparameters": setup.hyperparameters, "recipe": setup.recipe,
+                       "sources": setup.sources}, allow_nan=False)  # fmt: skip
+
+
 def checked(record: Record) -> Record:
     """The record as it may be stored: free text is cut to fit, an unfit name, setting or number is refused."""
     if isinstance(record, Setup):
@@ -38,7 +51,7 @@ def checked(record: Record) -> Record:
     if isinstance(record, Published):
         _finite(f"{record.study}, {record.dataset}", {record.measure: (record.value,)})
     if isinstance(record, DatasetFacts):
-        name = re.sub(r"\s+", "_", record.name.encode("ascii", "replace").decode().strip())[:NAME] or "unnamed"
+        name = dataset_name(record.name)
         card = replace(record.card, license=latin(record.card.license, LICENCE))
         return replace(record, name=name, card=replace(card, family=card.family or record.name))
     return record
@@ -48,10 +61,12 @@ def _setup(setup: Setup) -> Setup:
     settings = {legal_name(k): _scalar(setup, k, v) for k, v in setup.hyperparameters.items()}
     for name in (setup.method, *([setup.recipe] if setup.recipe else [])):
         legal_name(name, FLOW_NAME)
-    whole = json.dumps([setup.method, settings, setup.recipe, setup.sources])
-    if len(whole) > SETTING:
-        raise MetamedError(f"{setup.method}: the settings take {len(whole)} characters, at most {SETTING} can be kept")
-    return replace(setup, hyperparameters=settings)
+    if len(setup.method) + len(setup.recipe or "") + _AROUND > FLOW_NAME:
+        raise MetamedError(f"{setup.method[:40]}...: names of method and recipe together take more than {FLOW_NAME}")
+    setup = replace(setup, hyperparameters=settings)
+    if (length := len(setup_string(setup))) > SETTING:
+        raise MetamedError(f"{setup.method}: the settings take {length} characters, at most {SETTING} can be kept")
+    return setup
 
 
 def _scalar(setup: Setup, name: str, value):

@@ -38,6 +38,7 @@ class Outbox:
         with self._db.transaction() as db:
             db.execute("DELETE FROM remote WHERE id = ? AND server = ?", (key, self.server))
 
-    def keys(self) -> dict[int, str]:
-        """Number -> key of all that is known to lie there; numbers of different kinds may coincide."""
-        return dict(self._db.all("SELECT number, id FROM remote WHERE server = ? AND number NOT NULL", self.server))
+    def runs(self) -> dict[int, str]:
+        """Number -> id of the runs that are known to lie there."""
+        sql = "SELECT number, run.id FROM remote JOIN run ON run.id = remote.id WHERE server = ? AND number NOT NULL"
+        return dict(self._db.all(sql, self.server))

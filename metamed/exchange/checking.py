@@ -1,0 +1,121 @@
+"""Reading back what was published: every difference between what was sent and what a server shows, in one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from metamed.errors import PublishError
+from metamed.exchange.client import Document, Server
+from metamed.exchange.entities import KEY_TAG, Flow, server_measures, settings_of
+from metamed.exchange.outgoing import Parcel
+from metamed.exchange.splits import PROCEDURES
+from metamed.exchange.tables import Publishable, Table
+
+TOLERANCE = 0.005  # of a score: a server computes its own from probabilities of three digits
+
+
+def as_list(value) -> list:
+    """What may stand in a document once, several times or not at all."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def dataset(server: Server, number: int, table: Publishable) -> list[str]:
+    shown = server.get(f"data/{number}") or {}
+    wanted = {"name": table.name, "md5_checksum": table.md5, "default_target_attribute": table.target}
+    return _differences(f"dataset {number}", wanted, {name: shown.get(name) for name in wanted})
+
+
+def flow(server: Server, number: int, flow: Flow) -> list[str]:
+    shown = server.get(f"flow/{number}") or {}
+    defaults = {p["name"]: p.get("default_value") for p in as_list(shown.get("parameter"))}
+    wanted = {"name": flow.name, "external_version": flow.version}
+    found = _differences(f"flow {number}", wanted, {name: shown.get(name) for name in wanted})
+    return found + _differences(f"flow {number}", {k: v[1] for k, v in flow.parameters.items()}, defaults)
+
+
+def task_inputs(server: Server, number: int) -> tuple[int, int, str | None]:
+    """Dataset, number of the estimation procedure, and measure of a task."""
+    inputs = {i["@name"]: i for i in as_list((server.get(f"task/{number}") or {}).get("input"))}
+    measures = (inputs.get("evaluation_measures") or {}).get("evaluation_measures") or {}
+    measure = as_list(measures.get("evaluation_measure"))
+    procedure = int(inputs["estimation_procedure"]["estimation_procedure"]["id"])
+    return int(inputs["source_data"]["data_set"]["data_set_id"]), procedure, measure[0] if measure else None
+
+
+def folds(server: Server, number: int, table: Table) -> list[str]:
+    """A server whose folds are not those of the task would compare what cannot be compared: nothing is sent to it."""
+    theirs = test_rows(server, number)
+    name = next(name for name, n in PROCEDURES.items() if n == table.procedure)
+    same = theirs == table.test_rows
+    return [] if same else [f"task {number}: the server's folds ({name}) test on other rows; no run was sent to it"]
+
+
+def test_rows(server: Server, number: int) -> list[list[int]]:
+    """Ascending rows that each fold of a task tests on, repeats after one another."""
+    import arff
+
+    inputs = {i["@name"]: i for i in as_list((server.get(f"task/{number}") or {}).get("input"))}
+    address = inputs["estimation_procedure"]["estimation_procedure"]["data_splits_url"]
+    try:
+        split = arff.loads(server.page(address).decode())
+    except (arff.ArffException, UnicodeDecodeError) as error:
+        raise PublishError(f"{server.base}: folds of task {number} that cannot be read ({error})") from None
+    columns = {name.lower(): i for i, (name, _) in enumerate(split["attributes"])}
+    found: dict[tuple[int, int], list[int]] = {}
+    for row in split["data"]:
+        if row[columns["type"]] == "TEST":
+            fold = int(row[columns["repeat"]]), int(row[columns["fold"]])
+            found.setdefault(fold, []).append(int(row[columns["rowid"]]))
+    return [sorted(found[fold]) for fold in sorted(found)]
+
+
+def run(server: Server, number: int, parcel: Parcel, task: int, flow: int, measures: Iterable[str]) -> list[str]:
+    shown, what = server.get(f"run/{number}") or {}, f"run {number}"
+    wanted = {"task_id": str(task), "flow_id": str(flow)}
+    found = _differences(what, wanted, {name: shown.get(name) for name in wanted})
+    settings = {p["name"]: p.get("value") for p in as_list(shown.get("parameter_setting"))}
+    found += _differences(what, settings_of(parcel.setup), settings)
+    found += scores(what, server_measures(parcel.run, measures), shown)
+    files = {"predictions": parcel.files["predictions"], "record": parcel.files["record"]}
+    return found + [f"{what}: file {name} came back otherwise" for part, (name, content) in files.items()
+                    if run_file(server, number, part, shown) != content]  # fmt: skip
+
+
+def scores(what: str, wanted: dict[str, tuple[float, ...]], shown: Document) -> list[str]:
+    """Only what the server shows by fold: it evaluates on its own, some of it later."""
+    found = []
+    for entry in as_list((shown.get("output_data") or {}).get("evaluation")):
+        name, fold = entry.get("name"), entry.get("@fold")
+        if name not in wanted or fold is None or entry.get("value") is None or int(fold) >= len(wanted[name]):
+            continue
+        ours, theirs = wanted[name][int(fold)], float(entry["value"])
+        if not abs(ours - theirs) <= TOLERANCE:
+            found.append(f"{what}: {name} of fold {fold} is {theirs:.6g} there and {ours:.6g} here")
+    return found
+
+
+def run_file(server: Server, number: int, part: str, shown: Document | None = None) -> bytes | None:
+    """A file of a run by the name of its part or of the file; None if it has none of that name."""
+    shown = shown or server.get(f"run/{number}") or {}
+    for file in as_list((shown.get("output_data") or {}).get("file")):
+        if part in (file.get("name"), str(file.get("url", "")).rsplit("/", 1)[-1]):
+            return server.file(int(file["file_id"]), str(file.get("url", "x")).rsplit("/", 1)[-1] or part)
+    return None
+
+
+def is_untagged(server: Server, number: int, parcel: Parcel) -> bool:
+    """Is this the run of the parcel, without any tag that tells whose it is?"""
+    shown = server.get(f"run/{number}") or {}
+    if any(str(tag).startswith(KEY_TAG) for tag in as_list(shown.get("tag"))):
+        return False
+    return run_file(server, number, "predictions", shown) == parcel.files["predictions"][1]
+
+
+def members(study: Document, of: str) -> set[int]:
+    """Numbers of the tasks or runs of a study."""
+    return {int(n) for n in as_list((study.get(f"{of}s") or {}).get(f"{of}_id"))}
+
+
+def _differences(what: str, wanted: dict, shown: dict) -> list[str]:
+    return [f"{what}: {name} is {shown.get(name)!r} there and {value!r} here"
+            for name, value in wanted.items() if shown.get(name) != value]  # fmt: skip

@@ -1,0 +1,244 @@
+"""Entities: stored records as the flows, runs, suites and studies of OpenML, and back.
+
+Documents are nested dictionaries that `document` writes as XML; numbers of servers are filled in by whoever sends them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from metamed.errors import NotApplicable, ReadError, UnknownName
+from metamed.exchange.tables import TAG, TARGET, Publishable, Table
+from metamed.measures import MEASURES, get_measure
+from metamed.methods import Choice, Domain, Int, Method, described, get_method
+from metamed.records import Run, Scalar, Setup, Source, content_id
+from metamed.store.limits import LICENCE, latin, setup_string
+
+CLASSIFICATION = 1  # OpenML's number of the task type Supervised Classification
+KEY_TAG = "metamed.k."  # a run's tag, with its id
+RECORD = "metamed.json"  # a run's extra file: what OpenML has no place for
+_PREFIX, SOURCES = "metamed.", "sources"
+_ENVIRONMENT = ("device", "hardware", "threads", "torch", "python", "metamed", "precision", "epochs")
+
+
+def document(root: str, fields: Mapping) -> str:
+    """The XML of an entity; lists repeat their element, None is left out."""
+    import xmltodict
+
+    def named(value):
+        if isinstance(value, Mapping):
+            return {k if k[0] in "@#" else f"oml:{k}": named(v) for k, v in value.items() if v is not None}
+        return [named(v) for v in value] if isinstance(value, list | tuple) else value
+
+    body = {f"oml:{root}": {"@xmlns:oml": "http://openml.org/openml"} | named(fields)}
+    return xmltodict.unparse(body, full_document=False)
+
+
+# ---- datasets and tasks
+
+
+def dataset_document(table: Publishable) -> str:
+    card = table.facts.card
+    return document("data_set_description", {
+        "name": table.name, "description": table.description, "format": "arff",
+        "licence": latin(card.license, LICENCE) or None, "default_target_attribute": table.target,
+        "ignore_attribute": list(table.ignored), "tag": list(table.tags),
+        "original_data_url": card.url or None})  # fmt: skip
+
+
+def task_document(table: Table, dataset: int) -> str:
+    inputs = {"source_data": dataset, "target_feature": TARGET, "estimation_procedure": table.procedure,
+              "evaluation_measures": get_measure(table.task.measure).openml}  # fmt: skip
+    return document("task_inputs", {"task_type_id": CLASSIFICATION, "input": [
+        {"@name": name, "#text": str(value)} for name, value in inputs.items() if value is not None]})  # fmt: skip
+
+
+# ---- flows and setups
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A method, or a recipe with its method, as OpenML knows it. parameters: name -> (type, default, values)."""
+
+    name: str
+    version: str
+    description: str
+    parameters: Mapping[str, tuple[str, str, str]]
+
+    @property
+    def key(self) -> str:
+        return content_id("openml-flow", self.name, self.version)
+
+    @property
+    def document(self) -> str:
+        return document("flow", {
+            "name": self.name, "external_version": self.version, "description": self.description, "language": "English",
+            "dependencies": "metamed", "parameter": [
+                {"name": name, "data_type": kind, "default_value": default, "description": domain}
+                for name, (kind, default, domain) in self.parameters.items()], "tag": [TAG]})  # fmt: skip
+
+
+def make_flow(setup: Setup, versions: Sequence[int], metamed: str) -> Flow:
+    """The flow of a setup. versions: as in `Run`. metamed: version of the package. NotApplicable if it is unknown."""
+    methods = _methods(setup)
+    name = f"{methods[0].kind}.{methods[0].name}"
+    name = _PREFIX + (f"{setup.recipe}({name})" if setup.recipe else name)
+    space, defaults = signature(setup)
+    if unknown := sorted(set(setup.hyperparameters) - set(space)):
+        raise NotApplicable(f"{setup.method} has no parameter {unknown[0]} (any more)")
+    parameters = {k: (_type_name(d), json.dumps(defaults[k]), _domain_words(d)) for k, d in sorted(space.items())}
+    parameters[SOURCES] = ("list", "[]", "Names of the weights that it starts from, or whose features it reads")
+    sha = content_id(name, tuple(versions), {k: list(v) for k, v in parameters.items()})[:12]
+    version = f"metamed=={re.sub('[^A-Za-z0-9.]', '.', metamed)[:32]},sha={sha}"
+    return Flow(name, version, latin(" ".join(m.description for m in reversed(methods)), 1024), parameters)
+
+
+def _methods(setup: Setup) -> list[Method]:
+    try:
+        return [described().get(name) or get_method(name) for name in (setup.method, setup.recipe) if name]
+    except UnknownName as error:
+        raise NotApplicable(f"nobody here knows how to run it: {error}") from None
+
+
+def signature(setup: Setup) -> tuple[dict[str, Domain], dict[str, Scalar]]:
+    """All parameters of a setup's method, recipe and training: what each may be, and its default."""
+    from metamed import training
+
+    added = ["image_size"] if setup.method.startswith("probe.") else list(training.SPACE)
+    methods = _methods(setup)
+    space = {k: d for m in methods for k, d in m.space.items()} | {k: training.SPACE[k] for k in added}
+    return space, {k: v for m in methods for k, v in m.defaults.items()} | {k: training.DEFAULTS[k] for k in added}
+
+
+def settings_of(setup: Setup) -> dict[str, str]:
+    """Every parameter of a setup with its value as JSON."""
+    _, defaults = signature(setup)
+    return {k: json.dumps(v) for k, v in (defaults | setup.hyperparameters | {SOURCES: list(setup.sources)}).items()}
+
+
+def setup_from(flow_name: str, settings: Mapping[str, str]) -> Setup:
+    """The setup that a flow of metamed and settings as JSON mean. Raises ReadError for what metamed never wrote."""
+    match = re.fullmatch(r"metamed\.(?:(?P<recipe>[\w.-]+)\()?[a-z]+\.(?P<method>[\w.-]+)(?(recipe)\))", flow_name)
+    if not match:
+        raise ReadError(f"'{flow_name}' is no flow of metamed")
+    try:
+        values = {name: json.loads(text) for name, text in settings.items()}
+    except (TypeError, ValueError):
+        raise ReadError(f"{flow_name}: settings that are no JSON: {dict(settings)}") from None
+    sources = tuple(values.pop(SOURCES, ()))
+    _, defaults = signature(Setup(match["method"], {}, match["recipe"], sources))
+    values = {k: v for k, v in sorted(values.items()) if k not in defaults or v != defaults[k]}
+    return Setup(match["method"], values, match["recipe"], sources)
+
+
+def _type_name(domain: Domain) -> str:
+    kind = type(domain.options[0]) if isinstance(domain, Choice) else int if isinstance(domain, Int) else float
+    return {int: "int", float: "float", bool: "bool"}.get(kind, "str")
+
+
+def _domain_words(domain: Domain) -> str:
+    if isinstance(domain, Choice):
+        return latin("one of " + ", ".join(map(str, domain.options)), 1024)
+    return f"{domain.low:g} to {domain.high:g}" + (", on a logarithmic scale" if getattr(domain, "log", False) else "")
+
+
+# ---- runs
+
+
+def run_document(run: Run, setup: Setup, task: int, flow: int, known: Iterable[str]) -> str:
+    """known: measures that the server accepts; one that it does not know would lose the whole run."""
+    settings = [{"name": k, "value": v, "component": flow} for k, v in settings_of(setup).items()]
+    scores = [{"@repeat": 0, "@fold": fold, "name": name, "value": repr(value)}
+              for name, values in server_measures(run, known).items() for fold, value in enumerate(values)]
+    return document("run", {
+        "task_id": task, "flow_id": flow, "setup_string": setup_string(setup), "parameter_setting": settings,
+        "tag": [TAG, KEY_TAG + run.id], "output_data": {"evaluation": scores} if scores else None})  # fmt: skip
+
+
+def server_measures(run: Run, known: Iterable[str]) -> dict[str, tuple[float, ...]]:
+    """A run's scores under the names of OpenML, as far as it has them."""
+    known = set(known)
+    return {m.openml: run.evaluations[m.name] for m in MEASURES.values()
+            if m.openml in known and m.name in run.evaluations}
+
+
+def predictions_arff(run: Run, table: Table, path: Path) -> str:
+    """The predictions of a run on the rows of its table. path: the run's `predictions.npz`."""
+    import arff
+
+    classes = list(table.classes)
+    attributes = [*((n, "INTEGER") for n in ("repeat", "fold", "sample", "row_id")), ("prediction", classes),
+                  ("correct", classes), *((f"confidence.{c}", "REAL") for c in classes)]  # fmt: skip
+    rows = [line for fold, (samples, probabilities) in enumerate(stored_predictions(path.read_bytes()))
+            for line in _fold_lines(table, fold, samples, probabilities)]
+    if sorted((r[1], r[3]) for r in rows) != [(k, r) for k, fold in enumerate(table.test_rows) for r in fold]:
+        raise NotApplicable("its predictions are not those of the samples that its task tests on")
+    return arff.dumps({"description": f"run {run.id}", "relation": "predictions", "attributes": attributes,
+                       "data": rows})  # fmt: skip
+
+
+def _fold_lines(table: Table, fold: int, samples: np.ndarray, probabilities: np.ndarray) -> Iterable[list]:
+    if probabilities.shape[1] != len(table.classes):
+        raise NotApplicable(f"{probabilities.shape[1]} probabilities a sample for {len(table.classes)} classes")
+    target, names = table.labels.target, table.classes
+    for sample, p in zip(samples.tolist(), probabilities.astype(float).round(6), strict=True):
+        yield [0, fold, 0, table.row_of.get(sample, -1), names[int(p.argmax())], names[target[sample]], *p.tolist()]
+
+
+def stored_predictions(content: bytes) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each fold the tested samples and their probabilities (n, K), of a run's `predictions.npz`."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return [(file["test_index"], file["test"])]
+
+
+# ---- what OpenML has no place for
+
+
+def record_json(run: Run, setup: Setup, sources: Iterable[Source]) -> str:
+    """A run with all its measures in full precision, its setup and its sources."""
+    said = {"run": asdict(run) | {"environment": environment_of(run)}, "setup": asdict(setup),
+            "sources": [asdict(s) | {"origin": _origin(s)} for s in sources]}  # fmt: skip
+    return json.dumps(said, indent=1)
+
+
+def environment_of(run: Run) -> dict[str, str]:
+    """What is told of the machine that a run was made on."""
+    return {k: v for k, v in run.environment.items() if k in _ENVIRONMENT}
+
+
+def _origin(source: Source) -> str:
+    return source.origin if re.match(r"(shipped|torchvision|path)$|train:[0-9a-f]{40}$", source.origin) else "path"
+
+
+def read_record(text: str) -> tuple[Run, Setup, list[Source]]:
+    """What `record_json` wrote. Raises ReadError for anything else."""
+    try:
+        said = json.loads(text)
+        run = _tuples(said["run"], "versions", "weights")
+        run["evaluations"] = {name: tuple(values) for name, values in run["evaluations"].items()}
+        sources = [Source(**_tuples(source, "corpus")) for source in said["sources"]]
+        return Run(**run), Setup(**_tuples(said["setup"], "sources")), sources
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ReadError(f"{RECORD}: not a run of metamed ({type(error).__name__}: {error})") from None
+
+
+def _tuples(said: dict, *names: str) -> dict:
+    return {k: tuple(v) if k in names else v for k, v in said.items()}
+
+
+# ---- suites and studies
+
+
+def study_document(alias: str, name: str, description: str, members: Iterable[int], *, of: str,
+                   suite: int | None = None) -> str:  # fmt: skip
+    """of: task for a benchmark suite, run for a study; suite: the number of the suite that a study ran."""
+    return document("study", {
+        "alias": alias, "main_entity_type": of, "benchmark_suite": suite, "name": name,
+        "description": latin(description, 1024), f"{of}s": {f"{of}_id": list(members)}})  # fmt: skip

@@ -1,0 +1,203 @@
+"""What would leave this machine: the runs of a store that OpenML can hold, with all that they rest on, and the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from metamed.errors import NotApplicable, UnknownName
+from metamed.exchange.entities import (
+    RECORD,
+    Flow,
+    dataset_document,
+    environment_of,
+    make_flow,
+    predictions_arff,
+    record_json,
+    run_document,
+    settings_of,
+    setup_from,
+    study_document,
+    task_document,
+)
+from metamed.exchange.tables import MetaTable, Publishable, Table, make_table
+from metamed.experiments import Suite
+from metamed.measures import MEASURES
+from metamed.records import Run, Setup, Source, Task
+from metamed.store import Store
+from metamed.store.labels import FILE as LABELS
+from metamed.store.labels import read_labels
+
+Columns = Mapping[str, Mapping[str, list[str]]]  # digest -> name of a column -> a word for each sample
+
+
+@dataclass(frozen=True, eq=False)
+class Parcel:
+    """A run with its setup, flow, table and files."""
+
+    run: Run
+    setup: Setup
+    flow: Flow
+    table: Table
+    sources: tuple[Source, ...]
+    predictions: Path
+
+    @cached_property
+    def files(self) -> dict[str, tuple[str, bytes]]:
+        """Part of the upload -> file name and content; the description is added when the server's numbers are known."""
+        return {"predictions": ("predictions.arff", predictions_arff(self.run, self.table, self.predictions).encode()),
+                "record": (RECORD, record_json(self.run, self.setup, self.sources).encode())}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """parcels: what can be published, in the order of the store. offline: why not -> the runs that stay for it."""
+
+    parcels: tuple[Parcel, ...]
+    metatables: tuple[MetaTable, ...]
+    offline: Mapping[str, list[Run]]
+    suite: Suite | None = None
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """By the id of their task."""
+        return {p.run.task: p.table for p in self.parcels}
+
+    @cached_property
+    def flows(self) -> dict[str, Flow]:
+        return {p.flow.key: p.flow for p in self.parcels}
+
+    def documents(self) -> Iterator[tuple[str, bytes]]:
+        """Every byte that would be sent, as (file name, content); numbers that only a server gives are 0."""
+        datasets: list[Publishable] = [*self.tables.values(), *self.metatables]
+        for table in datasets:
+            folder = f"dataset/{table.name}-{table.key[:8]}"
+            yield f"{folder}/description.xml", dataset_document(table).encode()
+            yield f"{folder}/dataset.arff", table.arff.encode()
+        for id, table in self.tables.items():
+            yield f"task/{id[:12]}/description.xml", task_document(table, 0).encode()
+        for flow in self.flows.values():
+            yield f"flow/{flow.name}-{flow.key[:8]}/description.xml", flow.document.encode()
+        known = [m.openml for m in MEASURES.values() if m.openml]
+        for parcel in self.parcels:
+            folder = f"run/{parcel.run.id[:12]}"
+            yield f"{folder}/description.xml", run_document(parcel.run, parcel.setup, 0, 0, known).encode()
+            for name, content in parcel.files.values():
+                yield f"{folder}/{name}", content
+        if self.suite:
+            yield from ((f"study/{of}.xml", study_document(*words, [0], of=of).encode())
+                        for of, words in study_words(self.suite).items())  # fmt: skip
+
+    def describe(self) -> list[str]:
+        """In lines: what would leave this machine, what would not, and what cannot be published."""
+        sizes = {name: len(content) for name, content in self.documents()}
+        lines = [f"{len(self.parcels)} runs on {len(self.tables)} tasks with {len(self.flows)} flows, "
+                 f"{sum(sizes.values()) / 1e6:.1f} MB in {len(sizes)} documents:"]  # fmt: skip
+        for table in self.tables.values():
+            columns = ", ".join((*table.ignored, table.target))
+            lines.append(f"  dataset {table.name}: {len(table.rows)} rows of {columns}; classes "
+                         f"{', '.join(table.classes[:8])}{' ...' if len(table.classes) > 8 else ''}; with its digest, "
+                         "card and sizes")  # fmt: skip
+        lines += [f"  dataset {t.name}: {len(t.values)} numbers" for t in self.metatables]
+        lines += [f"  flow {flow.name}: {len(flow.parameters)} parameters" for flow in self.flows.values()]
+        words = sorted({word for p in self.parcels for word in environment_of(p.run).values()})
+        lines += [f"  run: settings, scores, predictions by row, seed, seconds, environment ({', '.join(words)})"]
+        more = sorted({name for t in self.tables.values() for name in t.more})
+        lines.append(f"also, as asked for: {', '.join(more)} of every image" if more else
+                     "no pixels, paths, file names, patient ids or headers are among it")  # fmt: skip
+        return lines + [f"stays offline: {len(runs)} runs: {why}" for why, runs in self.offline.items()]
+
+    def write(self, folder: Path) -> int:
+        """Write every document into a folder, to be read before anything is sent; how many."""
+        count = 0
+        for count, (name, content) in enumerate(self.documents(), 1):  # noqa: B007
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return count
+
+
+def study_words(suite: Suite) -> dict[str, tuple[str, str, str]]:
+    """Alias, name and description of a suite's tasks and of its runs."""
+    about = f"{len(suite.datasets)} datasets, {len(suite.setups)} setups, {len(suite.seeds)} seeds; made by metamed"
+    return {"task": (f"metamed.{suite.name}", f"metamed {suite.name}", about),
+            "run": (f"metamed.{suite.name}.runs", f"metamed {suite.name}, runs", about)}  # fmt: skip
+
+
+def make_plan(store: Store, suite: Suite | None = None, columns: Columns | None = None) -> Plan:
+    """Translate a store's runs, or those of a suite. columns: what `--with-images` adds to the tables of a dataset."""
+    return _Planner(store, columns or {}).plan(suite)
+
+
+@dataclass
+class _Planner:
+    store: Store
+    columns: Columns
+    tables: dict[str, Table | NotApplicable] = field(default_factory=dict)
+
+    def plan(self, suite: Suite | None) -> Plan:
+        parcels, offline = [], {}
+        chosen = _Choice(suite) if suite else None
+        for run in self.store.runs():
+            try:
+                task, setup = self.store.get(run.task), self.store.get(run.setup)
+                if chosen and not chosen(run, task, setup):
+                    continue
+                parcels.append(self._parcel(run, task, setup))
+            except (NotApplicable, UnknownName) as why:
+                offline.setdefault(str(why), []).append(run)
+        values, facts = self.store.measured(), {p.table.facts.digest: p.table.facts for p in parcels}
+        metatables = tuple(MetaTable(f, values[digest]) for digest, f in facts.items() if values.get(digest))
+        return Plan(tuple(parcels), metatables, offline, suite)
+
+    def _parcel(self, run: Run, task: Task, setup: Setup) -> Parcel:
+        if run.error:
+            raise NotApplicable("a failed run has no predictions, and servers hide it")
+        table = self._table(task)
+        flow = make_flow(setup, run.versions, run.environment.get("metamed", "0"))
+        if setup_from(flow.name, settings_of(setup)).sources != setup.sources:
+            raise NotApplicable("its sources have names that cannot be told apart")
+        sources = tuple(s for s in self.store.records("source") if s.name in setup.sources and s.sha256 in run.weights)
+        try:
+            predictions = self.store.artifact(run, "predictions.npz")
+        except UnknownName:
+            raise NotApplicable("its predictions are not in this store (it was made elsewhere)") from None
+        return Parcel(run, setup, flow, table, sources, predictions)
+
+    def _table(self, task: Task) -> Table:
+        """The table of a task, made once; what stands against it is remembered too."""
+        if task.id not in self.tables:
+            try:
+                facts = self.store.dataset(task.digest)
+                labels = read_labels(self.store.artifact(task.digest, LABELS))
+                self.tables[task.id] = make_table(task, facts, labels, self.columns.get(task.digest))
+            except UnknownName:
+                why = "the labels of its dataset are not in this store (add the dataset, or run something on it)"
+                self.tables[task.id] = NotApplicable(why)
+            except NotApplicable as why:
+                self.tables[task.id] = why
+        if isinstance(self.tables[task.id], NotApplicable):
+            raise self.tables[task.id]
+        return self.tables[task.id]
+
+
+class _Choice:
+    """Does a run belong to a suite? Setups are compared with their defaults left out, as runs are stored."""
+
+    def __init__(self, suite: Suite):
+        self.suite, self.setups = suite, {_canonical(setup) for setup in suite.setups}
+
+    def __call__(self, run: Run, task: Task, setup: Setup) -> bool:
+        s = self.suite
+        return (task.dataset in s.datasets and task.size in s.sizes and run.seed in s.seeds
+                and _canonical(setup) in self.setups and s.procedure in (None, task.procedure))  # fmt: skip
+
+
+def _canonical(setup: Setup) -> Setup:
+    try:
+        return setup_from(make_flow(setup, (), "0").name, settings_of(setup))
+    except NotApplicable:
+        return setup
+
