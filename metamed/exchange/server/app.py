@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from metamed.exchange.server import datasets, flows, lists, runs, studies, tags, tasks  # noqa: F401 (they register)
+from metamed.exchange.server import OPEN_USER, datasets, flows, lists, runs, studies, tags, tasks  # noqa: F401 (they register)
 from metamed.exchange.server.calls import ROUTES, Call, Pieces, Route
 from metamed.exchange.server.documents import as_json, as_xml
 from metamed.exchange.server.pages import page_routes
@@ -14,7 +14,6 @@ from metamed.exchange.server.refusals import Refused
 from metamed.exchange.server.tasks import get_splits
 from metamed.store.served import DatabaseError, Served
 
-OPEN_KEY = "normaluser"  # the key and the user of the clients' local-services mode; never taken from other machines
 MAX_BODY = 256 * 2**20  # bytes of one request
 _MAX_FIELD, _MAX_PARTS = 8 * 2**20, 64
 _TOO_LARGE = {"data": 130, "flow": 160, "run": 207, "task": 611, "study": 1031, "setup": 581}
@@ -28,8 +27,8 @@ def application(served: Served, *, loopback: bool = True, max_body: int = MAX_BO
     from starlette.middleware.gzip import GZipMiddleware
     from starlette.routing import Route as Path_
 
-    if loopback and not served.user(OPEN_KEY):
-        served.add_user(OPEN_KEY, OPEN_KEY)
+    if loopback and not served.user(OPEN_USER):
+        served.add_user(OPEN_USER, OPEN_USER)
     found = []
     for route in sorted(ROUTES, key=lambda r: "{" in r.pattern):  # fixed paths before those with a variable part
         for form in ("/xml", "/json", ""):
@@ -68,7 +67,7 @@ async def _call(request, served: Served, json: bool, loopback: bool) -> Call:
     key = form.get("api_key") or request.query_params.get("api_key")
     if not key:
         raise Refused(102)
-    user = served.user(key) if isinstance(key, str) and (loopback or key != OPEN_KEY) else None
+    user = served.user(key) if isinstance(key, str) and (loopback or key != OPEN_USER) else None
     if user is None:
         raise Refused(103, "the key is not known")
     fields = {name: value for name, value in form.items() if isinstance(value, str) and name != "api_key"}
