@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from typer import Exit, Option, Typer
 
+from metamed.cli import exchanging
 from metamed.cli import options as o
 from metamed.cli.options import Common, command
 from metamed.errors import MetamedError, UnknownName
@@ -196,6 +197,9 @@ def store_export(common: Common, folder: Path):
     """Write your store as reviewable text tables into a folder."""
     common.own().export(folder)
     print(f"written to {folder}")
+
+
+command(app)(exchanging.serve)
 
 
 @command(app)
