@@ -1,6 +1,7 @@
-"""Run a suite, or go on with it: `python -m benchmarks.run first --store benchmarks.db --workers 2`.
+"""Run suites, or go on with them: `python -m benchmarks.run first probes --store benchmarks.db --workers 2`.
 
-Finds the datasets in $METAMED_SHARED (default ../shared). A run that the store already holds is skipped.
+Finds the datasets in $METAMED_SHARED (default ../shared). A run that the store already holds is skipped. Runs of a
+suite that keeps weights become sources, for the suites after it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from benchmarks.suites import FAMILIES, SUITES
-from metamed.experiments import run_suite
+from benchmarks.suites import FAMILIES, RANDOM, SUITES, made
+from benchmarks.variants import varied
+from metamed.experiments import Suite, run_suite
 from metamed.readers import read
+from metamed.sources import as_source, random_source
 from metamed.store import Store
 
 SHARED = Path(os.environ.get("METAMED_SHARED", Path(__file__).parents[2] / "shared"))
@@ -24,39 +27,47 @@ SHARED = Path(os.environ.get("METAMED_SHARED", Path(__file__).parents[2] / "shar
 
 @cache
 def find(name: str):
-    """A dataset of the shared folder by its name, with the family that it may not be split from."""
+    """A dataset of the shared folder by its name, with the family that it may not be split from, or a variant of it."""
+    name, _, variant = name.partition(".")
     dataset = read(next((SHARED / "data").glob(f"*/{name}.h5")))
-    return replace(dataset, card=replace(dataset.card, family=FAMILIES.get(name, "")))
+    dataset = replace(dataset, card=replace(dataset.card, family=FAMILIES.get(name, "")))
+    return varied(dataset, variant) if variant else dataset
 
 
 def open_store(path: str) -> Store:
-    """The suite's store, knowing the sources that ship."""
+    """The suite's store, knowing the sources that ship and those that learned nothing."""
     store = Store(path)
-    store.add_all(Store.embedded().records("source"))
+    store.add_all([*Store.embedded().records("source"), *(random_source(*r) for r in RANDOM)])
     return store
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suite", choices=sorted(SUITES))
-    parser.add_argument("--store", default="benchmarks.db")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--workers", type=int, default=1, help="processes at once, each with one thread")
-    options = parser.parse_args()
+def execute(suite: Suite, store: Store, executor, **options) -> None:
+    """Run what is missing of a suite, a line for every run; what kept its weights becomes a source."""
     start = time.time()
 
     def report(run, job) -> None:
         score = run.error or f"{run.score(job.task.measure):.3f}"
-        print(
-            f"{time.time() - start:7.0f} s  {job.dataset.name:20s} {job.setup.label}  seed {run.seed}: {score}",
-            flush=True,
-        )
+        what = f"{job.dataset.name:20s} n={job.task.size} {job.setup.label}  seed {run.seed}: {score}"
+        print(f"{time.time() - start:7.0f} s  {what}", flush=True)
+        if suite.keep_weights and not run.error:
+            as_source(run, made(job.dataset.name, job.setup.method, job.task.size), store)
 
+    done = run_suite(suite, store, find, executor=executor, threads=1, report=report, **options)
+    failed = sum(run.error is not None for run in done)
+    print(f"{suite.name}: {len(done)} new runs, {failed} of them failed", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="+", choices=sorted(SUITES), metavar="SUITE", help=", ".join(SUITES))
+    parser.add_argument("--store", default="benchmarks.db")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--workers", type=int, default=1, help="processes at once, each with one thread")
+    options = parser.parse_args()
     context = multiprocessing.get_context("spawn")  # forked processes would share torch's threads
     with open_store(options.store) as store, ProcessPoolExecutor(options.workers, mp_context=context) as executor:
-        done = run_suite(SUITES[options.suite], store, find, device=options.device, executor=executor,
-                         workers=options.workers, threads=1, report=report)  # fmt: skip
-    print(f"{len(done)} new runs, {sum(run.error is not None for run in done)} of them failed")
+        for name in options.suites:
+            execute(SUITES[name], store, executor, device=options.device, workers=options.workers)
 
 
 if __name__ == "__main__":

@@ -45,11 +45,88 @@ FIRST = (
 
 SHIPPED = (IMAGENET, BIRDS, INSECTS)
 SIZES, SPLITS = (50, 100, 200, 400, None), (0, 1, 2)  # labelled images, training and validation together; None: all
-PROBES = tuple(Setup(probe, {}, None, (source,)) for probe in ("probe.linear", "probe.knn") for source in SHIPPED)
+
+
+def probes(sources: tuple[str, ...], *methods: str) -> tuple[Setup, ...]:
+    """Every probe on the frozen features of every source."""
+    return tuple(Setup(method, {}, None, (source,)) for method in methods or ("probe.linear",) for source in sources)
+
+
+# ---- sources of our own: every dataset, learned from scratch by a small network or from ImageNet by a larger one
+
+FROM_SCRATCH = Setup("small_cnn")
+ON_IMAGENET = Setup("mobilenet", {"learning_rate": 0.003}, "finetune", (IMAGENET,))
+LEARNED = 600  # images that a source learns from, where it has as many: sources differ in what they show, not in size
+RANDOM = (("small_cnn_32x3", 0), ("small_cnn_32x3", 1), ("mobilenet_v2", 0), ("mobilenet_v2", 1))  # learned nothing
+
+
+def made(dataset: str, method: str, size: int | None = LEARNED) -> str:
+    """The name of the source that a method makes of a dataset."""
+    return f"{dataset}.{method}" + ("" if size == LEARNED else f".n{size or 'all'}")
+
+
+def learners(name: str, datasets: tuple[str, ...], *setups: Setup, sizes: tuple[int | None, ...] = (LEARNED,)) -> Suite:
+    """Runs whose weights are kept as sources."""
+    return Suite(name, datasets, setups, seeds=(2,), sizes=sizes, procedure="holdout", keep_weights=True)
+
+
+SMALL = tuple(made(d, "small_cnn") for d in CLASSIFICATION)
+CHAINED = tuple(made(d, "mobilenet") for d in CLASSIFICATION)
+
+# ---- variants of sources
+
+SHUFFLED = tuple(
+    f"{d}.shuffled"
+    for d in ("ham10000_derm", "lc25000_lung", "pneumoniamnist", "flowers5", "cifar10_sub", "dtd10_textures")
+)
+GREY = tuple(
+    f"{d}.grey" for d in ("ham10000_derm", "lc25000_lung", "bccd_cells", "flowers5", "cifar10_sub", "dtd10_textures")
+)
+RESIZED = ("brain_tumor_mri", "mednist", "lc25000_lung", "cifar10_sub", "flowers5", "omniglot_alphabets")
+MANY_CLASSES = ("cifar10_sub", "sign_digits", "sklearn_digits", "mednist")
+FEWER = tuple(f"{d}{kept}" for d in MANY_CLASSES for kept in ("", ".five", ".two"))  # all from 300 images
+VARIED = (
+    *(made(d, "small_cnn") for d in (*SHUFFLED, *GREY)),
+    *(made(d, "small_cnn", size) for size in (50, 150, None) for d in RESIZED),
+    *(made(d, "small_cnn", 300) for d in FEWER),
+)
+
+
+CONFUSED = tuple(made(d, "mobilenet") for d in SHUFFLED)  # from ImageNet on, by labels that mean nothing
+
+# ---- what a user would train: recipes at sizes where two cores manage them
+
+TRAINED = (
+    ON_IMAGENET,
+    Setup("mobilenet", {"learning_rate": 0.003}, "finetune", (BIRDS,)),
+    Setup("mobilenet", {"learning_rate": 0.003}),
+    Setup("mobilenet", {"unfrozen": 4}, "freeze", (IMAGENET,)),
+    Setup("mobilenet", {"learning_rate": 0.003}, "finetune", (INSECTS,)),
+    Setup("small_cnn"),
+    Setup("resnet"),
+)
+TUNED = tuple(Setup("mobilenet", {"learning_rate": 0.003}, "finetune", (source,)) for source in CHAINED)
+
+
+def _everywhere(name: str, setups: tuple[Setup, ...], sizes=SIZES, splits=SPLITS) -> Suite:
+    return Suite(name, CLASSIFICATION, setups, sizes=sizes, procedure="holdout", splits=splits)
+
 
 SUITES = {
     # One grouped holdout per dataset, 64 px or the dataset's own size if smaller, up to 600 labelled images.
     "first": Suite("first", CLASSIFICATION, FIRST, seeds=(0, 1), sizes=(600,), procedure="holdout"),
     # Probes do not depend on their seed: each of their runs has a split of its own.
-    "probes": Suite("probes", CLASSIFICATION, PROBES, sizes=SIZES, splits=SPLITS, procedure="holdout"),
+    "probes": _everywhere("probes", probes(SHIPPED, "probe.linear", "probe.knn")),
+    "sources": learners("sources", CLASSIFICATION, FROM_SCRATCH, ON_IMAGENET),
+    "from_small": _everywhere("from_small", probes((*SMALL, "random0.small_cnn_32x3", "random1.small_cnn_32x3"))),
+    "from_chained": _everywhere("from_chained", probes((*CHAINED, "random0.mobilenet_v2", "random1.mobilenet_v2"))),
+    "trained50": _everywhere("trained50", TRAINED, (50,), (0,)),
+    "trained100": _everywhere("trained100", TRAINED, (100,), (0,)),
+    "tuned": _everywhere("tuned", TUNED, (100,), (0,)),
+    "varied_sources": learners("varied_sources", (*SHUFFLED, *GREY), FROM_SCRATCH),
+    "resized_sources": learners("resized_sources", RESIZED, FROM_SCRATCH, sizes=(50, 150, None)),
+    "fewer_sources": learners("fewer_sources", FEWER, FROM_SCRATCH, sizes=(300,)),
+    "from_varied": _everywhere("from_varied", probes(VARIED), (50, 200, None)),
+    "shuffled_sources": learners("shuffled_sources", SHUFFLED, ON_IMAGENET),
+    "from_shuffled": _everywhere("from_shuffled", probes(CONFUSED), (50, 200, None)),
 }

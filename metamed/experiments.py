@@ -283,10 +283,10 @@ def make_job(
 
 
 def _images_of(setup: Setup, sources: tuple[Source, ...], find: Callable[[str], Dataset] | None) -> Dataset:
-    if find is None or not sources or len(sources[0].corpus) != 1:
+    if find is None or not sources or not sources[0].corpus:
         raise MetamedError(
             f"recipe '{setup.recipe}' also learns from the images of {' + '.join(setup.sources) or 'a source'}, which "
-            "are not at hand. Pass find=, and a source that was trained on one dataset"
+            "are not at hand. Pass find=, and a source that was trained on a dataset"
         )
     return find(sources[0].corpus[0])
 
@@ -344,12 +344,12 @@ class Suite:
 def pending(suite: Suite, store: Store, find: Callable[[str], Dataset], **options) -> Iterator[Job]:
     """The jobs of a suite that the store does not hold yet, in order. `find` gives a dataset by its name."""
     datasets = {name: find(name) for name in suite.datasets}
-    tasks = [
-        (dataset, make_task(dataset, procedure=suite.procedure, size=size, seed=split))
-        for split, size, dataset in product(suite.splits, suite.sizes, datasets.values())
-    ]
+    tasks = {}  # by what they use: sizes beyond what a dataset has repeat one another, and the last of them is kept
+    for split, size, dataset in product(suite.splits, suite.sizes, datasets.values()):
+        task = make_task(dataset, procedure=suite.procedure, size=size, seed=split)
+        tasks[dataset.digest, task.folds] = dataset, task
     options |= {"find": find, "keep_weights": suite.keep_weights}
-    for setup, seed, (dataset, task) in product(suite.setups, suite.seeds, tasks):
+    for setup, seed, (dataset, task) in product(suite.setups, suite.seeds, tasks.values()):
         job = make_job(setup, task, dataset, store, seed=seed, **options)
         if not _learned_from(job) and not store.has(job.run.id):
             yield job

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from metamed.errors import MetamedError
 from metamed.methods import Shape, get_method
 from metamed.records import Run, Source
 from metamed.store import Store
+from metamed.store.artifacts import write_file
 
 
 def find_weights(source: Source, store: Store, *, download: bool = False) -> Path:
-    """The file of a source: trained here (in the store), shipped with a checkout, or torchvision's own.
+    """The file of a source: trained here (in the store), made of a seed, shipped with a checkout, or torchvision's own.
 
     Looks in the store, in $METAMED_WEIGHTS, in benchmarks/weights of a checkout, and in torchvision's cache; fetches
     torchvision's weights only if `download`. Raises MetamedError that says where the file was looked for.
@@ -26,6 +28,8 @@ def find_weights(source: Source, store: Store, *, download: bool = False) -> Pat
         return store.artifact(source.origin.removeprefix("train:"), "weights.safetensors")
     if source.origin == "torchvision":
         return _torchvision_weights(source, download)
+    if source.origin.startswith("random:"):
+        return _random_weights(source.network, int(source.origin.removeprefix("random:")))
     folders = _weight_folders()
     for path in (p for folder in folders for p in sorted(folder.glob("*.safetensors"))):
         if training.sha256(path) == source.sha256:
@@ -54,6 +58,25 @@ def _torchvision_weights(source: Source, download: bool) -> Path:
     weights = next(w for w in get_model_weights(source.network) if source.sha256[:8] in w.url)
     weights.get_state_dict(progress=False, check_hash=True)
     return next(folder.glob(f"{source.network}-{source.sha256[:8]}*.pth"))
+
+
+def random_source(network: str, seed: int) -> Source:
+    """A network that learned nothing, as a control of what a source's weights are worth."""
+    digest = training.sha256(_random_weights(network, seed))
+    return Source(f"random{seed}.{network}", network, "none", (), "own", digest, "", f"random:{seed}")
+
+
+def _random_weights(network: str, seed: int) -> Path:
+    """The file of an untrained network, made when it is missing; pixels are scaled as those of natural photographs."""
+    path = Path(tempfile.gettempdir()) / f"metamed-{network}-{seed}.safetensors"
+    if not path.exists():
+        from metamed.flows.blocks import Classifier, encoder
+
+        training.seed_everything(seed)
+        net = encoder(Shape(3, (64, 64), 2), network)
+        mean, sd, _ = training.PREPROCESSING["imagenet"]
+        write_file(path, training.weights_bytes(training.Model(Classifier(net, 2), mean, sd)))
+    return path
 
 
 def load_source(encoder, source: Source, path: Path):
@@ -122,7 +145,10 @@ def _features(model, images: Images, image_size: int) -> np.ndarray:
 
 
 def as_source(run: Run, name: str, store: Store) -> Source:
-    """Make a source of a run whose weights were kept: other datasets can then start from its network."""
+    """Make a source of a run whose weights were kept: other datasets can then start from its network.
+
+    Its corpus is the run's dataset (and the family of that), then what the run's own sources had learned from.
+    """
     setup, task = store.get(run.setup), store.get(run.task)
     path = store.artifact(run, "weights.safetensors")
     own = {k: v for k, v in setup.hyperparameters.items() if k in get_method(setup.method).space}
@@ -130,7 +156,11 @@ def as_source(run: Run, name: str, store: Store) -> Source:
     side = setup.hyperparameters.get("image_size", training.DEFAULTS["image_size"])
     side = side if setup.sources else min(side, max(facts.height, facts.width))  # as it was trained
     network = get_method(setup.method).build(Shape(3, (side, side), 2), **own).encoder.name
+    parents = [store.source(parent) for parent in setup.sources]
+    corpus = dict.fromkeys((task.dataset, facts.family, *(learned for p in parents for learned in p.corpus)))
+    padded = any(training.PREPROCESSING[p.preprocessing][2] for p in parents)  # its convolutions learned to pad so
     sha256, licence, origin = training.sha256(path), facts.card.license, f"train:{run.id}"
-    source = Source(name, network, "supervised", (task.dataset,), "own", sha256, licence, origin)
+    preprocessing = "own_same" if padded else "own"
+    source = Source(name, network, "supervised", tuple(corpus), preprocessing, sha256, licence, origin)
     store.add(source)
     return source

@@ -19,6 +19,7 @@ PREPROCESSING = {
     "half_same": ((0.5,) * 3, (0.5,) * 3, True),
     "imagenet": (*_IMAGENET, False),
     "own": (None, None, False),  # mean and sd lie in the weights' file
+    "own_same": (None, None, True),
 }
 
 
