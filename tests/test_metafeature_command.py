@@ -63,8 +63,8 @@ def test_the_standard_error_is_that_of_drawing_without_replacement(n, seed):
 
 
 def test_a_sample_errs_as_much_as_is_said():
-    data = Dataset("noise", ArrayImages((np.random.default_rng(0).random((600, 1, 6, 6)) * np.arange(600)[:, None, None,
-                                         None] / 600).astype(np.float32)))  # fmt: skip
+    fade = np.arange(600)[:, None, None, None] / 600
+    data = Dataset("noise", ArrayImages((np.random.default_rng(0).random((600, 1, 6, 6)) * fade).astype(np.float32)))
     whole = extract(data, "intensity")
     errors = [extract(data, "intensity", max_samples=60, seed=s)["brightness.mean"] - whole["brightness.mean"]
               for s in range(40)]  # fmt: skip

@@ -166,6 +166,29 @@ def test_it_is_a_transformer_as_scikit_learns_are():
     assert list(model[:-1].get_feature_names_out()) == list(feature_names("texture"))
 
 
+def test_it_stands_in_pipelines_searches_and_cross_validation():
+    from sklearn.base import clone
+    from sklearn.impute import SimpleImputer
+    from sklearn.model_selection import GridSearchCV, cross_val_predict
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+
+    black = [Dataset(f"black {k}", ArrayImages(np.zeros((9, 1, 8, 8), np.uint8))) for k in range(4)]
+    datasets, y = [d for k in range(4) for d in (blobs(9, seed=k), black[k])], [0, 1] * 4
+    model = make_pipeline(MetaFeatureExtractor("intensity"), SimpleImputer(keep_empty_features=True),
+                          KNeighborsClassifier(1)).set_output(transform="pandas")  # fmt: skip
+    assert list(model[:-1].fit_transform(datasets).columns) == list(feature_names("intensity"))
+    assert list(cross_val_predict(clone(model), datasets, y, cv=2)) == y
+    choices = {"metafeatureextractor__groups": ["intensity", ["texture"]]}
+    search = GridSearchCV(model, choices, cv=2, error_score="raise")
+    assert search.fit(datasets, y).best_score_ == 1
+    as_array = np.empty(8, object)
+    as_array[:] = datasets
+    assert list(model.fit(as_array, y).predict(iter(datasets))) == y
+    with pytest.raises(MetamedError, match="gives pandas DataFrames, not 'polars'"):
+        MetaFeatureExtractor().set_output(transform="polars")
+
+
 def test_tables_for_pymfe_and_what_to_install_without_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pymfe.mfe", None)
     with pytest.raises(MissingExtra, match=r'pip install "metamed\[pymfe\]"'):

@@ -1,7 +1,9 @@
 """Meta-features: contracts over the registry, pairs, real files. Single values: test_metafeature_values.py."""
 
+import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -124,22 +126,26 @@ def present(need: str, data: Dataset) -> bool | None:
     return answers.get(need)
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_values_are_floats_in_their_range_and_missing_only_where_a_need_is(name):
-    data, values = MADE[name], vector(name)
+def assert_kept(data: Dataset, values: dict[str, float]) -> None:
+    """Every value is a float within its range, missing where a need is and nowhere else."""
     for feature in (f for f in METAFEATURES.values() if not f.deep):
         needs = [present(need.strip(), data) for need in feature.facts["needs"].split(",")]
         low, high = map(float, feature.facts["range"].split(" to "))
         for column in feature.columns:
-            value = values[column]
+            value, about = values[column], f"{column} of {data.name}"
             assert type(value) is float
             if False in needs:
-                assert np.isnan(value), f"{column} should be missing"
+                assert np.isnan(value), f"{about} should be missing"
             elif None not in needs:
-                assert np.isfinite(value), f"{column} is {value}"
+                assert np.isfinite(value), f"{about} is {value}"
             if np.isfinite(value) and not column.endswith(".sd"):
-                assert low - 1e-6 <= value <= high + 1e-6, f"{column} = {value} is outside {feature.facts['range']}"
-            assert not np.isinf(value)
+                assert low - 1e-6 <= value <= high + 1e-6, f"{about} = {value} is outside {feature.facts['range']}"
+            assert not np.isinf(value), about
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_values_are_floats_in_their_range_and_missing_only_where_a_need_is(name):
+    assert_kept(MADE[name], vector(name))
 
 
 def test_every_dataset_has_the_same_names():
@@ -320,34 +326,18 @@ def test_unlike_images_are_farther():
 # -- real files --------------------------------------------------------------------------------------------------------
 
 
-def load(path: Path) -> Dataset:
-    """A file of the shared datasets, without going through the readers."""
-    import h5py
-
-    with h5py.File(path) as file:
-        part = {key: file[key][:] for key in file if key not in ("images", "features")}
-        images = file["images" if "images" in file else "features"][:]
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.ndim == 4:
-        images = np.moveaxis(images, 3, 1)
-    fields = {}
-    if path.parent.name == "seg":
-        fields = {"masks": part["masks"]}
-    elif path.parent.name == "mil":
-        fields = {"bags": part["bag_ids"], "target": part["bag_labels"].astype(int)}
-    else:
-        fields = {"target": part["labels"], "groups": part.get("patient_id", part.get("group_id"))}
-    return Dataset(path.stem, ArrayImages(images), **fields)
+FULL = os.environ.get("METAMED_FULL_TESTS") == "1"  # every image of every file: minutes instead of seconds
 
 
-def test_every_shared_file_has_meta_features(shared):
-    files = sorted(path for kind in ("cls", "seg", "mil") for path in (shared / "data" / kind).glob("*.h5"))
+def test_every_shared_file_keeps_the_contract(shared):
+    from metamed.readers import read
+
+    files = sorted(path for kind in ("cls", "seg", "mil", "crowd") for path in (shared / "data" / kind).glob("*.h5"))
     assert files
     for path in files:
-        data = load(path)
-        values = extract(data, max_samples=100)
+        data = read(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            values = extract(data, max_samples=None if FULL else 60)
         assert values.keys() == vector("colour").keys()
-        assert not any(np.isinf(value) for value in values.values()), path.name
-        pixels = [c for f in METAFEATURES.values() if f.facts["needs"] == "images" for c in f.columns]
-        assert np.isnan([values[c] for c in pixels]).all() == (data.images.array.ndim == 2), path.name
+        assert_kept(data, values)

@@ -19,7 +19,7 @@ from metamed.errors import NotApplicable, UnknownName
 from metamed.metafeatures.probe import Embed, Probe
 
 Value = float | str | None
-UNREGISTERED = {"distances", "transferability", "extractor", "sampling"}  # functions of tables and lists: imported when used
+UNREGISTERED = {"distances", "transferability", "extractor", "sampling"}  # functions of tables: imported when used
 FACTS = ("unit", "range", "cost", "needs", "source")
 
 

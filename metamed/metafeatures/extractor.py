@@ -67,6 +67,12 @@ class MetaFeatureExtractor:
             setattr(self, name, value)
         return self
 
+    def set_output(self, *, transform: str | None = None) -> MetaFeatureExtractor:
+        """As scikit-learn asks of every step of a pipeline; this one gives a DataFrame, MetamedError for another."""
+        if transform not in (None, "default", "pandas"):
+            raise MetamedError(f"MetaFeatureExtractor gives pandas DataFrames, not '{transform}'. Convert them after")
+        return self
+
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
