@@ -26,6 +26,8 @@ _ROOMS = {
     "metalearner": ("MetaLearner",),
     "recommend": ("recommend",),
     "report": ("render",),
+    "exchange.publish": ("publish",),
+    "exchange.retrieve": ("retrieve",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = sorted(_ROOM_OF)

@@ -38,7 +38,7 @@ def document(root: str, fields: Mapping) -> str:
         return [named(v) for v in value] if isinstance(value, list | tuple) else value
 
     body = {f"oml:{root}": {"@xmlns:oml": "http://openml.org/openml"} | named(fields)}
-    return xmltodict.unparse(body, full_document=False)
+    return xmltodict.unparse(body, full_document=False, pretty=True)
 
 
 # ---- datasets and tasks

@@ -40,7 +40,7 @@ class Retrieved:
 def retrieve(
     store: Store,
     *,
-    to: str | None = None,
+    server: str | None = None,
     tag: str | None = None,
     suite: str | None = None,
     task: int | None = None,
@@ -48,16 +48,19 @@ def retrieve(
 ) -> Retrieved:
     """Take over the runs with a tag, of a suite or study (number or alias), or on a task; by default those of metamed.
 
+    server: as `to` of `publish`.
     Runs of metamed come back as they were stored, with their setup, task, dataset and its meta-features. Anybody
     else's become runs of an opaque setup: compared with the others, never run here. Raises PublishError without an
     answer; what came by then stays.
     """
     if sum(given is not None for given in (tag, suite, task)) > 1:
         raise MetamedError("give one of tag, suite and task: each says which runs")
-    server = find_server(to)
-    return _Reader(store, server, report or (lambda what, done, total: None)).read(
-        _suite_runs(server, suite) if suite is not None else
-        _listed(server, f"task/{task}") if task is not None else _listed(server, f"tag/{tag or TAG}"))  # fmt: skip
+    asked = find_server(server)
+    if suite is not None:
+        numbers = _suite_runs(asked, suite)
+    else:
+        numbers = _listed(asked, f"task/{task}" if task is not None else f"tag/{tag or TAG}")
+    return _Reader(store, asked, report or (lambda what, done, total: None)).read(numbers)
 
 
 def _listed(server: Server, which: str) -> Iterator[int]:
