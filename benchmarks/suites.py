@@ -117,7 +117,8 @@ SUITES = {
     "first": Suite("first", CLASSIFICATION, FIRST, seeds=(0, 1), sizes=(600,), procedure="holdout"),
     # Probes do not depend on their seed: each of their runs has a split of its own.
     "probes": _everywhere("probes", probes(SHIPPED, "probe.linear", "probe.knn")),
-    "sources": learners("sources", CLASSIFICATION, FROM_SCRATCH, ON_IMAGENET),
+    "small_sources": learners("small_sources", CLASSIFICATION, FROM_SCRATCH),
+    "chained_sources": learners("chained_sources", CLASSIFICATION, ON_IMAGENET),
     "from_small": _everywhere("from_small", probes((*SMALL, "random0.small_cnn_32x3", "random1.small_cnn_32x3"))),
     "from_chained": _everywhere("from_chained", probes((*CHAINED, "random0.mobilenet_v2", "random1.mobilenet_v2"))),
     "trained50": _everywhere("trained50", TRAINED, (50,), (0,)),
