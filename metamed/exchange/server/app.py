@@ -37,8 +37,10 @@ def application(served: Served, *, loopback: bool = True, max_body: int = MAX_BO
     found += [*_file_routes(served, Path_), *page_routes(served)]
     guard = Middleware(_Guard, loopback=loopback, max_body=max_body)
     errors = {404: _unknown, 405: _unknown, Refused: _refused, DatabaseError: _busy, Exception: _bug}
-    return Starlette(routes=found, middleware=[guard, Middleware(GZipMiddleware, minimum_size=1, compresslevel=3)],
-                     exception_handlers=errors)  # fmt: skip
+    app = Starlette(routes=found, middleware=[guard, Middleware(GZipMiddleware, minimum_size=1, compresslevel=3)],
+                    exception_handlers=errors)  # fmt: skip
+    app.router.redirect_slashes = False  # the guard drops them
+    return app
 
 
 def _endpoint(served: Served, route: Route, json: bool, loopback: bool) -> Callable:

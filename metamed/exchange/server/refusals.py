@@ -22,6 +22,7 @@ _SENTENCES = """
 141 Neither dataset file or dataset url are provided
 143 Suggested target feature not legal
 145 Error parsing dataset ARFF file
+160 Error in file uploading
 151 Unknown task
 161 Please provide description xml
 163 Problem validating uploaded description file
