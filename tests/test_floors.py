@@ -18,7 +18,7 @@ FLOORS = """
 1  methods measures readers
 2  tasks store trust training
 2  report metafeatures flows
-3  sources
+3  sources ensembles
 3  experiments exams
 3  metalearner
 4  recommend exchange asking

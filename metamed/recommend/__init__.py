@@ -15,13 +15,13 @@ from statistics import mean
 import numpy as np
 
 from metamed.dataset import Dataset, Kind
+from metamed.ensembles import source_ensemble
 from metamed.errors import EmptyStore, NotApplicable, ReadError, UnknownName
 from metamed.measures import PRIMARY
 from metamed.metafeatures import extract
 from metamed.metalearner import SHIPPED, VERSION, MetaLearner
 from metamed.recommend import caution
 from metamed.recommend.costs import Costs, parse_minutes, side_of
-from metamed.recommend.ensembles import source_ensemble
 from metamed.recommend.wishes import Wishes, licences
 from metamed.records import Candidate, Recommendation, Setup, content_id
 from metamed.store import Store
@@ -308,8 +308,12 @@ def weigh_sources(
     Chosen on the validation predictions of this dataset's own runs where the store has them; else the best single
     sources in proportion to the best score that each is predicted to reach.
     """
-    if chosen := source_ensemble(data, store):
-        return tuple(chosen.items()), ["weights of sources were chosen on the validation predictions of stored runs"]
+    if found := source_ensemble(data, store):
+        weights, ensemble = found
+        if ensemble.one_is_enough:
+            weights = {store.get(store.get(ensemble.single[0]).setup).sources[0]: 1.0}
+        enough = "; one source is enough: an ensemble gains nothing there" if ensemble.one_is_enough else ""
+        return tuple(weights.items()), [f"sources were weighed on the validation predictions of stored runs{enough}"]
     best: dict[str, float] = {}
     for c in candidates:
         if len(c.setup.sources) == 1 and c.runnable and math.isfinite(c.score):
