@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -218,19 +219,36 @@ def _origin(source: Source) -> str:
 
 
 def read_record(text: str) -> tuple[Run, Setup, list[Source]]:
-    """What `record_json` wrote. Raises ReadError for anything else."""
+    """What `record_json` wrote, every value of its type. Raises ReadError for anything else."""
     try:
         said = json.loads(text)
-        run = _tuples(said["run"], "versions", "weights")
-        run["evaluations"] = {name: tuple(values) for name, values in run["evaluations"].items()}
-        sources = [Source(**_tuples(source, "corpus")) for source in said["sources"]]
-        return Run(**run), Setup(**_tuples(said["setup"], "sources")), sources
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return _run(**said["run"]), _setup(**said["setup"]), [_source(**source) for source in said["sources"]]
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ReadError(f"{RECORD}: not a run of metamed ({type(error).__name__}: {error})") from None
 
 
-def _tuples(said: dict, *names: str) -> dict:
-    return {k: tuple(v) if k in names else v for k, v in said.items()}
+def _run(task, setup, seed, versions, evaluations, seconds, environment, weights, error) -> Run:
+    scores = {str(name): tuple(map(float, values)) for name, values in evaluations.items()}
+    words = {str(k): str(v) for k, v in environment.items()}
+    if not math.isfinite(seconds):
+        raise ValueError(f"{seconds} seconds")
+    return Run(str(task), str(setup), _whole(seed), tuple(map(_whole, versions)), scores, float(seconds), words,
+               tuple(map(str, weights)), None if error is None else str(error))  # fmt: skip
+
+
+def _setup(method, hyperparameters, recipe, sources) -> Setup:
+    return Setup(str(method), dict(hyperparameters), None if recipe is None else str(recipe), tuple(map(str, sources)))
+
+
+def _source(corpus, **words) -> Source:
+    return Source(corpus=tuple(map(str, corpus)), **{k: str(v) for k, v in words.items()})
+
+
+def _whole(value) -> int:
+    """A whole number that a database holds."""
+    if not isinstance(value, int) or abs(value) >= 2**63:
+        raise ValueError(f"{value!r} is no whole number")
+    return value
 
 
 # ---- suites and studies

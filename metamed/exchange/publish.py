@@ -100,8 +100,8 @@ def _alone(store: Store) -> Iterator[None]:
 class Publisher:
     """Sends a plan to one server."""
 
-    def __init__(self, store: Store, server: Server, report: Report | None = None, pause: float = PAUSE):
-        self.server, self.outbox, self.pause = server, Outbox(store, server.base), pause
+    def __init__(self, store: Store, server: Server, report: Report | None = None):
+        self.server, self.outbox = server, Outbox(store, server.base)
         self.report = report or (lambda what, done, total: None)
         self.outcome = Outcome(server.base)
         self._datasets: dict[str, int] = {}
@@ -147,7 +147,7 @@ class Publisher:
                     number = send()
                 except Lost as lost:
                     last = lost
-                    time.sleep(self.pause * (attempt + 1))
+                    time.sleep(PAUSE * (attempt + 1))
                     continue
             self.outbox.keep(key, number)
             return number, sending

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from metamed.dataset import Card, Split
-from metamed.errors import MetamedError, ReadError
+from metamed.errors import MetamedError, NotApplicable, ReadError
 from metamed.exchange import checking
 from metamed.exchange.checking import as_list
 from metamed.exchange.client import Document, Refusal, Server, find_server
@@ -98,7 +98,7 @@ class _Reader:
 
     def __init__(self, store: Store, server: Server, report: Report):
         self.store, self.server, self.report = store, server, report
-        self.outbox, self._tasks, self._versions = Outbox(store, server.base), {}, {}
+        self.outbox, self._tasks, self._flows = Outbox(store, server.base), {}, {}
         self._measured: set[str] = set()
 
     def read(self, numbers: Iterator[int]) -> Retrieved:
@@ -173,21 +173,24 @@ class _Reader:
         if not evaluations:
             raise _Skip("not evaluated yet")
         setup = self._setup(shown)
-        seconds = sum(evaluations.pop("usercpu_time_millis", ())) / 1000
+        seconds = sum(evaluations.get("openml.usercpu_time_millis", ())) / 1000
         environment = {"origin": self.server.base, "uploader": str(shown.get("uploader_name") or shown.get("uploader"))}
         return Run(task.id, setup.id, number, (), evaluations, seconds, environment), setup, []
 
     def _setup(self, shown: Document) -> Setup:
         settings = {p["name"]: p.get("value") or "" for p in as_list(shown.get("parameter_setting"))}
-        version, name = self._version(int(shown["flow_id"])), str(shown.get("flow_name") or "")
-        if version.startswith("metamed=="):
-            return setup_from(name.partition(" ")[0].rstrip("."), settings)
-        return opaque(name, version, settings)
+        name, version = self._flow(int(shown["flow_id"]))
+        try:
+            return setup_from(name, settings) if version.startswith("metamed==") else opaque(name, version, settings)
+        except NotApplicable:  # a method of metamed that is not installed here
+            return opaque(name, version, settings)
 
-    def _version(self, flow: int) -> str:
-        if flow not in self._versions:
-            self._versions[flow] = str((self.server.get(f"flow/{flow}") or {}).get("external_version") or "")
-        return self._versions[flow]
+    def _flow(self, number: int) -> tuple[str, str]:
+        """Name and external version; a run tells the name only with the server's own version behind it."""
+        if number not in self._flows:
+            shown = self.server.get(f"flow/{number}") or {}
+            self._flows[number] = str(shown.get("name") or ""), str(shown.get("external_version") or "")
+        return self._flows[number]
 
 
 def opaque(flow: str, version: str, settings: Mapping[str, str]) -> Setup:
@@ -205,7 +208,7 @@ def opaque(flow: str, version: str, settings: Mapping[str, str]) -> Setup:
 
 
 def _evaluations(shown: Document) -> dict[str, tuple[float, ...]]:
-    """Measures by our names where we have one; a value for each fold if the server tells them, else one for all."""
+    """Measures by our names where they are ours, else as `openml.<name>`; a value for each fold, else one for all."""
     names = {m.openml: m.name for m in MEASURES.values() if m.openml}
     found: dict[str, dict[tuple[int, int], float]] = {}
     for entry in as_list((shown.get("output_data") or {}).get("evaluation")):
@@ -215,7 +218,7 @@ def _evaluations(shown: Document) -> dict[str, tuple[float, ...]]:
             continue
         at = int(entry.get("@repeat", -1)), int(entry.get("@fold", -1))
         if math.isfinite(value):
-            found.setdefault(names.get(entry["name"], entry["name"]), {})[at] = value
+            found.setdefault(names.get(entry["name"], f"openml.{entry['name']}"), {})[at] = value
     by_fold = {name: {k: v for k, v in of.items() if k[1] >= 0} or of for name, of in found.items()}
     return {name: tuple(of[k] for k in sorted(of)) for name, of in by_fold.items()}
 

@@ -16,7 +16,7 @@ from math import isfinite, nan
 
 import numpy as np
 
-from metamed.dataset import Card, Split
+from metamed.dataset import KINDS, Card, Split
 from metamed.errors import NotApplicable, ReadError
 from metamed.exchange.splits import PROCEDURES, crossvalidation, rows_for_test
 from metamed.records import Task, content_id
@@ -258,11 +258,23 @@ def read_table(text: str) -> tuple[DatasetFacts, Task, np.ndarray] | None:
         image, parts = (columns.index(name) for name in ("image", "parts"))
         rows = np.array([-1 if row[image] is None else int(row[image]) for row in data["data"]])
         folds = folds_of([row[parts] for row in data["data"]], rows)
-        return _facts(head["dataset"]), Task(**head["task"], folds=folds), rows
-    except (arff.ArffException, KeyError, TypeError, ValueError) as error:
+        return _facts(head["dataset"]), _task(**head["task"], folds=folds), rows
+    except (arff.ArffException, AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ReadError(f"a table of metamed that cannot be read ({type(error).__name__}: {error})") from None
 
 
+def _task(dataset, digest, kind, target, size, procedure, measure, folds) -> Task:
+    size = None if size is None else int(size)
+    return Task(str(dataset), str(digest), str(kind), str(target), size, str(procedure), str(measure), folds)
+
+
 def _facts(said: dict) -> DatasetFacts:
-    card = {name: tuple(value) if isinstance(value, list) else value for name, value in said.pop("card").items()}
-    return DatasetFacts(**said, card=Card(**card))
+    """Every value of its type: strangers may have written it."""
+    card = {k: tuple(v) if isinstance(v, list) else str(v) for k, v in said.pop("card").items()}
+    card |= {"classes": tuple(map(str, card["classes"])), "spacing": tuple(map(float, card["spacing"]))}
+    facts = {str(k): v for k, v in said.pop("facts").items() if isinstance(v, str) or isfinite(v)}
+    words = {k: str(said.pop(k)) for k in ("digest", "name", "kind")}
+    sizes = {k: None if v is None else int(v) for k, v in said.items()}
+    if words["kind"] not in KINDS:
+        raise ValueError(f"kind {words['kind']}")
+    return DatasetFacts(**words, card=Card(**card), **sizes, facts=facts)
