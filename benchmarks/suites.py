@@ -45,6 +45,7 @@ FIRST = (
 
 SHIPPED = (IMAGENET, BIRDS, INSECTS)
 SIZES, SPLITS = (50, 100, 200, 400, None), (0, 1, 2)  # labelled images, training and validation together; None: all
+FEW_SIZES = (50, 200, None)
 
 
 def probes(sources: tuple[str, ...], *methods: str) -> tuple[Setup, ...]:
@@ -55,9 +56,10 @@ def probes(sources: tuple[str, ...], *methods: str) -> tuple[Setup, ...]:
 # ---- sources of our own: every dataset, learned from scratch by a small network or from ImageNet by a larger one
 
 FROM_SCRATCH = Setup("small_cnn")
-ON_IMAGENET = Setup("mobilenet", {"learning_rate": 0.003}, "finetune", (IMAGENET,))
+ON_IMAGENET = Setup("mobilenet", {"epochs": 6, "learning_rate": 0.003}, "finetune", (IMAGENET,))
 LEARNED = 600  # images that a source learns from, where it has as many: sources differ in what they show, not in size
 RANDOM = (("small_cnn_32x3", 0), ("small_cnn_32x3", 1), ("mobilenet_v2", 0), ("mobilenet_v2", 1))  # learned nothing
+RANDOM_SMALL, RANDOM_MOBILE = (tuple(f"random{seed}.{n}" for n, seed in RANDOM[i : i + 2]) for i in (0, 2))
 
 
 def made(dataset: str, method: str, size: int | None = LEARNED) -> str:
@@ -97,7 +99,7 @@ CONFUSED = tuple(made(d, "mobilenet") for d in SHUFFLED)  # from ImageNet on, by
 # ---- what a user would train: recipes at sizes where two cores manage them
 
 TRAINED = (
-    ON_IMAGENET,
+    Setup("mobilenet", {"learning_rate": 0.003}, "finetune", (IMAGENET,)),
     Setup("mobilenet", {"learning_rate": 0.003}, "finetune", (BIRDS,)),
     Setup("mobilenet", {"learning_rate": 0.003}),
     Setup("mobilenet", {"unfrozen": 4}, "freeze", (IMAGENET,)),
@@ -119,15 +121,17 @@ SUITES = {
     "probes": _everywhere("probes", probes(SHIPPED, "probe.linear", "probe.knn")),
     "small_sources": learners("small_sources", CLASSIFICATION, FROM_SCRATCH),
     "chained_sources": learners("chained_sources", CLASSIFICATION, ON_IMAGENET),
-    "from_small": _everywhere("from_small", probes((*SMALL, "random0.small_cnn_32x3", "random1.small_cnn_32x3"))),
-    "from_chained": _everywhere("from_chained", probes((*CHAINED, "random0.mobilenet_v2", "random1.mobilenet_v2"))),
+    "from_small": _everywhere("from_small", probes((*SMALL, *RANDOM_SMALL)), FEW_SIZES),
+    "from_chained": _everywhere("from_chained", probes((*CHAINED, *RANDOM_MOBILE)), FEW_SIZES),
+    "from_small_more": _everywhere("from_small_more", probes((*SMALL, *RANDOM_SMALL)), (100, 400)),
+    "from_chained_more": _everywhere("from_chained_more", probes((*CHAINED, *RANDOM_MOBILE)), (100, 400)),
     "trained50": _everywhere("trained50", TRAINED, (50,), (0,)),
     "trained100": _everywhere("trained100", TRAINED, (100,), (0,)),
     "tuned": _everywhere("tuned", TUNED, (100,), (0,)),
     "varied_sources": learners("varied_sources", (*SHUFFLED, *GREY), FROM_SCRATCH),
     "resized_sources": learners("resized_sources", RESIZED, FROM_SCRATCH, sizes=(50, 150, None)),
     "fewer_sources": learners("fewer_sources", FEWER, FROM_SCRATCH, sizes=(300,)),
-    "from_varied": _everywhere("from_varied", probes(VARIED), (50, 200, None)),
+    "from_varied": _everywhere("from_varied", probes(VARIED), FEW_SIZES),
     "shuffled_sources": learners("shuffled_sources", SHUFFLED, ON_IMAGENET),
-    "from_shuffled": _everywhere("from_shuffled", probes(CONFUSED), (50, 200, None)),
+    "from_shuffled": _everywhere("from_shuffled", probes(CONFUSED), FEW_SIZES),
 }

@@ -17,6 +17,9 @@ from metamed.records import Run, Source
 from metamed.store import Store
 from metamed.store.artifacts import write_file
 
+BATCH_CPU, BATCH_GPU = 16, 256  # images through a frozen network at once: what stays in a processor's cache is twice
+# as fast (2.6 against 1.2 ms an image of 64 x 64 pixels, MobileNetV2 on one core)
+
 
 def find_weights(source: Source, store: Store, *, download: bool = False) -> Path:
     """The file of a source: trained here (in the store), made of a seed, shipped with a checkout, or torchvision's own.
@@ -137,8 +140,9 @@ def _frozen(source: Source, path: Path, channels: int, image_size: int, device: 
 
 
 def _features(model, images: Images, image_size: int) -> np.ndarray:
+    batch = BATCH_CPU if model.mean.device.type == "cpu" else BATCH_GPU
     parts = [
-        training.logits_of(model, training.load_images(images, block, image_size)).astype(np.float16)
+        training.logits_of(model, training.load_images(images, block, image_size), batch).astype(np.float16)
         for block in np.array_split(np.arange(len(images)), max(1, len(images) // 2000))
     ]
     return np.concatenate(parts)
