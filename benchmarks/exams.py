@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from metamed.exams import Exam, as_markdown, exam, interval, pooled
+from metamed.exams import Exam, as_markdown, exam, interval, pooled, prior_list
 from metamed.exams.examples import tables_of
 from metamed.exams.reading import read_tables, select
 from metamed.exams.tables import Table
-from metamed.metalearner import fit_predict, ungated
+from metamed.metalearner import answer, fit, fit_predict, ungated
 from metamed.store import Store
 
 RESULTS = Path(__file__).parent / "results" / "exams.md"
@@ -80,6 +80,47 @@ def permuted(table: Table, seed: int = 0) -> Table:
     """The facts of the datasets handed to other datasets: what a learner gains then, it gains from a leak."""
     order = np.random.default_rng(seed).permutation(len(table.datasets))
     return replace(table, name=f"{table.name} (facts permuted)", facts={n: f[order] for n, f in table.facts.items()})
+
+
+def _without_trees(train: Table, target: Table):
+    return answer(replace(fit(train), models=()), train, target)
+
+
+def _no_facts(table: Table) -> Table:
+    return replace(table, facts={})
+
+
+def _no_modality(table: Table) -> Table:
+    return replace(table, facts={n: f for n, f in table.facts.items() if n != "modality"})
+
+
+def _no_descriptors(table: Table) -> Table:
+    return replace(table, descriptors={})
+
+
+def _no_hints(table: Table) -> Table:
+    """Hints that tell nothing apart, where there were some: the same datasets stay judged."""
+    return replace(table, hints={n: np.where(np.isfinite(h), 0.0, np.nan) for n, h in table.hints.items()})
+
+
+ABLATIONS = {  # what is taken away -> (how a table loses it, the ranker)
+    "nothing": (lambda table: table, fit_predict),
+    "XGBoost's trees": (lambda table: table, _without_trees),
+    "facts about datasets": (_no_facts, fit_predict),
+    "modality": (_no_modality, fit_predict),
+    "descriptors of setups": (_no_descriptors, fit_predict),
+    "published scores and distances": (_no_hints, fit_predict),
+}
+
+
+def _short(table: Table, ranker, seed: int) -> Exam:
+    return exam(table, {"metamed": ranker}, seed=seed, beside={"prior_list": prior_list})
+
+
+def _ablation_line(name: str, found: dict[str, Exam], seed: int) -> str:
+    cells = [_figure(*pooled([found[n] for n in names], measure, seed=seed))
+             for names in (METHODS, SOURCES) for measure in ("tau", "nreg1")]  # fmt: skip
+    return f"| {name} | " + " | ".join(cells) + " |"
 
 
 def _figure(value: float, ends: tuple | None, digits: int = 3) -> str:
@@ -167,7 +208,11 @@ def report(facts: Path, command: str, seed: int = 0, jobs: int = 1, picture: Pat
     asked["reference"] = (tables["G4d"], fit_predict, ("nnU-Net",))
     with ProcessPoolExecutor(jobs) as pool:
         found = dict(zip(asked, pool.map(_hold, *zip(*asked.values(), strict=True), [seed] * len(asked)), strict=True))
+        tried = [(name, n) for name in ABLATIONS if name != "nothing" for n in (*METHODS, *SOURCES)]
+        less = [(ABLATIONS[name][0](tables[n]), ABLATIONS[name][1], seed) for name, n in tried]
+        ablated = dict(zip(tried, pool.map(_short, *zip(*less, strict=True)), strict=True))
     results, reference = {name: found[name] for name in tables}, found["reference"]
+    ablated |= {("nothing", n): results[n] for n in (*METHODS, *SOURCES)}
     controls = {name: [found["control", name, k] for k in range(PERMUTATIONS)] for name in CONTROLS}
     mixed = [name for name in results if name.startswith("G1")]
     if picture:
@@ -179,6 +224,9 @@ def report(facts: Path, command: str, seed: int = 0, jobs: int = 1, picture: Pat
         "| pool | exams | families | tau | nreg@1 |\n|---|---|---|---|---|",
         _pool_line("methods", [results[n] for n in METHODS], seed),
         _pool_line("sources", [results[n] for n in SOURCES], seed),
+        "\n## Ablation: what is gained over the prior list when something is taken away\n",
+        "| without | methods, tau | nreg@1 | sources, tau | nreg@1 |\n" + "|---" * 5 + "|",
+        *[_ablation_line(name, {n: ablated[name, n] for n in (*METHODS, *SOURCES)}, seed) for name in ABLATIONS],
         "\n## Exam by exam, prior list → metamed\n",
         "| exam | tau by family | tau by dataset | tau difference | nreg@1 difference | regret@3 | difference |"
         " coverage | gate shut |\n" + "|---" * 9 + "|",

@@ -47,6 +47,17 @@ def sources(n=10, seed=0) -> Table:
     return Table("toy", "auc", names, names, scores, names, facts, {}, facts, hints)
 
 
+def sparse(n=12, own=6, m=8) -> Table:
+    """A common order of `m` items, and items that one dataset alone ran and that are all alike."""
+    data = table(n, m, effect=0.0, order=0.03)
+    alone = np.full((n, n * own), np.nan)
+    for i in range(n):
+        alone[i, i * own : (i + 1) * own] = 0.5 + 0.01 * np.arange(own)
+    items = data.items + tuple(f"alone{j}" for j in range(n * own))
+    kinds = np.array(["a", "b"] * (m + n * own), dtype=object)[: m + n * own]
+    return replace(data, items=items, scores=np.hstack([data.scores, alone]), descriptors={"kind": kinds})
+
+
 # ---- scales and closed forms
 
 
@@ -339,3 +350,26 @@ def test_explaining_adds_up():
 def test_a_store_without_comparisons_is_refused():
     with pytest.raises(NotApplicable, match="no two setups were compared"):
         MetaLearner("mil").fit(store())
+
+
+# ---- thin evidence
+
+
+def test_items_that_nobody_else_ran_stand_last_and_alike():
+    data = sparse()
+    train, target = data.rows(np.arange(len(data.datasets)) > 0), data.rows([0]).hidden()
+    for ranker in (fit_predict, ungated):
+        order = ranker(train, target).order[0]
+        alone = order[8:14]  # what the asked dataset alone ran
+        assert len(set(alone)) == 1 and alone[0] < order[:8].min()
+
+
+def test_the_gate_counts_only_what_another_family_ran():
+    data = sparse()
+    better = np.where(np.isfinite(data.scores), data.scores, -1.0)  # a perfect order, of lonely items too
+    shared, lonely = better[:, :8], better[:, 8:]
+    scrambled = np.hstack([-shared, lonely])
+    assert (metalearner.gains(data, scrambled, better)[:, 0] < 0).all()
+    assert (metalearner.gains(data, np.hstack([shared, -lonely]), better) == 0).all()
+    alone = data.columns(np.arange(data.scores.shape[1]) >= 8)
+    assert metalearner.gains(alone, -lonely, lonely).shape == (0, 2) and not fit(alone).open

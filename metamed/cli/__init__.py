@@ -158,7 +158,7 @@ def exam(
     by: o.BY = None, train: o.TRAIN = None, as_json: o.JSON = False,
 ):  # fmt: skip
     """Examine the recommender beside its baselines: one family of datasets left out at a time."""
-    from metamed.cli.examining import examine, read, stored
+    from metamed.cli.examining import examine, not_shipped, read, stored
     from metamed.exams import as_json as plain
     from metamed.exams import as_markdown
 
@@ -167,6 +167,7 @@ def exam(
     given = {"datasets": datasets, "families": families, "distances": [p for p in (distances, scores) if p],
              "items": _words(items), "by": _words(by)}  # fmt: skip
     asked = read(table, facts, given) if table else stored(common, kind)
+    asked += not_shipped(facts, given, common) if facts and not (table or kind) else []
     results = examine(asked, read(train, facts, given) if train else [], common)
     print(_json(plain(results, seed=common.seed)) if as_json else as_markdown(results, seed=common.seed))
 
@@ -200,6 +201,8 @@ def store_export(common: Common, folder: Path):
 
 
 command(app)(exchanging.serve)
+command(app)(exchanging.publish)
+command(app)(exchanging.retrieve)
 
 
 @command(app)

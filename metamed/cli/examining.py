@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from metamed.cli.options import Common
-from metamed.errors import MetamedError, NotApplicable, UnknownName
+from metamed.errors import MetamedError, NotApplicable, ReadError, UnknownName
+
+MARK = "read from a file: not among the evidence that ships, and the shipped learner was fitted without it"
 
 
 def read(table: Path, folder: Path | None, given: dict) -> list:
-    """The tables of a file. given: what the command line says; a folder of facts fills in what it leaves open."""
+    """The tables of a file, marked where they do not ship.
+
+    given: what the command line says; a folder of facts fills in what it leaves open.
+    """
     from metamed.exams.reading import read_tables
+    from metamed.store.evidence import shipped_studies
 
     said = {name: value for name, value in given.items() if value}
-    return read_tables(table, **(fact_files(folder, table) | said))
+    tables = read_tables(table, **(fact_files(folder, table) | said))
+    if table.stem in shipped_studies():
+        return tables
+    return [replace(t, notes=(f"{t.name}: {MARK}", *t.notes)) for t in tables]
+
+
+def not_shipped(folder: Path, given: dict, common: Common) -> list:
+    """The tables in a folder of facts that do not ship, such as those that may not be redistributed."""
+    from metamed.store.evidence import shipped_studies
+
+    found = []
+    for path in sorted(folder.glob("*.csv")):
+        if path.stem in shipped_studies():
+            continue
+        try:
+            found += read(path, folder, given)
+        except ReadError as error:
+            common.say(f"left out: {error}")
+    return found
 
 
 def fact_files(folder: Path | None, table: Path) -> dict:

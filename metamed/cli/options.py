@@ -52,7 +52,8 @@ DATA = option(Path, "--data", "Folder in which the suite's datasets lie.", envva
 WORKERS = option(int, "--workers", "Processes that run at the same time.", min=1)
 TABLE = option(Path | None, "--table", "Table of results (CSV, one figure a row) instead of the store's evidence.")
 FACTS = option(
-    Path | None, "--facts", "Folder with families.csv, label_facts.csv, networks.csv, datasets.csv and <study>_*.csv."
+    Path | None, "--facts", "Folder with families.csv, label_facts.csv, networks.csv, datasets.csv and <study>_*.csv;"
+    " without --table and --kind its result tables that do not ship are examined too."
 )
 DATASETS = option(Path | None, "--datasets", "CSV of facts about the datasets.")
 FAMILIES = option(Path | None, "--families", "CSV of (dataset, family): families are left out together.")

@@ -8,6 +8,7 @@ import numpy as np
 
 from metamed.errors import NotApplicable
 from metamed.exams.tables import LABEL_KINDS, LOWER_IS_BETTER, Columns, Table, distinct, informative, number, size_facts
+from metamed.tasks import TEST_SHARE
 
 OWN = "metamed"  # the study that own runs belong to
 
@@ -70,6 +71,7 @@ def _table_of(key: tuple, rows: Sequence[dict], vectors: dict[str, dict]) -> Tab
         count[cell] += 1
     scores = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     families = {_row_key(r): str(r["family"]) for r in rows}
+    known = [_at_size(vectors.get(d[0], {}), size) for d, size in {_row_key(r): r.get("size") for r in rows}.items()]
     names = {str(v.get("name")): v for v in vectors.values()}
     origins = [names.get(r["sources"][0] if len(r["sources"]) == 1 else "", {}) for r in setups.values()]
     return Table(
@@ -79,7 +81,7 @@ def _table_of(key: tuple, rows: Sequence[dict], vectors: dict[str, dict]) -> Tab
         tuple(setups),
         -scores if LOWER_IS_BETTER.search(key[2]) else scores,
         tuple(families[d] for d in datasets),
-        {n: c for n, c in vector_facts([vectors.get(d, {}) for d, *_ in datasets]).items() if informative(c)},
+        {n: c for n, c in vector_facts(known).items() if informative(c)},
         _setup_descriptors(list(setups.values())),
         {n: c for n, c in vector_facts(origins).items() if informative(c)},
     )
@@ -88,6 +90,12 @@ def _table_of(key: tuple, rows: Sequence[dict], vectors: dict[str, dict]) -> Tab
 def _row_key(row: dict) -> tuple[str, str, str]:
     """What the setups of a row were all compared on."""
     return row["dataset"], row["target"], row["protocol"]
+
+
+def _at_size(vector: dict, size: int | None) -> dict:
+    """What is known of a dataset, with as many samples as one of which `size` are left beside the test part."""
+    samples = number(vector.get("n_samples"))
+    return vector if size is None else vector | {"n_samples": np.fmin(samples, size / (1 - TEST_SHARE))}
 
 
 def vector_facts(vectors: Sequence[dict]) -> Columns:

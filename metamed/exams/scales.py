@@ -6,23 +6,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from metamed.exams.tables import Columns, Table
+from metamed.exams.tables import Columns, Table, spread_ranks
 
 # --- scales of outcomes ---
-
-
-def spread_ranks(scores: np.ndarray) -> np.ndarray:
-    """Ranks of each row spread evenly over -0.5 to 0.5, higher is better; NaN stays NaN, ties share their rank."""
-    out = np.full(scores.shape, np.nan)
-    for row, target in zip(scores, out, strict=True):
-        there = np.isfinite(row)
-        if there.sum() > 1:
-            _, inverse, counts = np.unique(row[there], return_inverse=True, return_counts=True)
-            middle = np.cumsum(counts) - (counts + 1) / 2
-            target[there] = middle[inverse] / (there.sum() - 1) - 0.5
-        else:
-            target[there] = 0.0
-    return out
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -115,5 +101,5 @@ def design(known: Columns, asked: Columns) -> tuple[np.ndarray, np.ndarray]:
 
 def plain_list(train: Table, target: Table) -> np.ndarray:
     """The prior list: average ranks over the datasets, each counting once, (k, m)."""
-    means = weighted_mean(spread_ranks(train.scores), np.ones(len(train.datasets)))
+    means = weighted_mean(train.ranks, np.ones(len(train.datasets)))
     return np.tile(means, (len(target.datasets), 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -40,13 +41,20 @@ class Table:
     hints: dict[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @cached_property
+    def ranks(self) -> np.ndarray:
+        """Ranks of the items on each dataset, (n, m), as `spread_ranks` gives them: reckoned once for all folds."""
+        return spread_ranks(self.scores)
+
     def rows(self, which: Sequence[int] | np.ndarray) -> Table:
         """The same items on some of the datasets: indices, or a mask."""
         index = np.arange(len(self.datasets))[np.asarray(which)]
         pick = {name: tuple(getattr(self, name)[i] for i in index) for name in ("datasets", "families")}
         facts = {name: column[index] for name, column in self.facts.items()}
         hints = {name: value[index] for name, value in self.hints.items()}
-        return replace(self, scores=self.scores[index], facts=facts, hints=hints, **pick)
+        part = replace(self, scores=self.scores[index], facts=facts, hints=hints, **pick)
+        part.__dict__["ranks"] = self.ranks[index]  # a row's ranks do not depend on the others
+        return part
 
     def columns(self, which: Sequence[int] | np.ndarray) -> Table:
         """Some of the items on the same datasets."""
@@ -67,6 +75,24 @@ class Table:
         """One mask per family, True on its datasets."""
         families = np.array(self.families, dtype=object)
         return [families == family for family in dict.fromkeys(self.families)]
+
+
+def spread_ranks(scores: np.ndarray) -> np.ndarray:
+    """Ranks of each row spread evenly over -0.5 to 0.5, higher is better; NaN stays NaN, ties share their rank."""
+    there = np.isfinite(scores)
+    order = np.argsort(np.where(there, scores, np.inf), axis=1, kind="stable")
+    ordered = np.take_along_axis(scores, order, axis=1)
+    place = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    new = np.ones(scores.shape, bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    first = np.maximum.accumulate(np.where(new, place, 0), axis=1)
+    last = np.ones(scores.shape, bool)
+    last[:, :-1] = new[:, 1:]
+    end = np.minimum.accumulate(np.where(last, place, scores.shape[1])[:, ::-1], axis=1)[:, ::-1]
+    out = np.empty(scores.shape)
+    np.put_along_axis(out, order, (first + end) / 2, axis=1)
+    n = there.sum(1, keepdims=True)
+    return np.where(there, np.where(n > 1, out / np.maximum(n - 1, 1) - 0.5, 0.0), np.nan)
 
 
 def number(value) -> float:

@@ -22,8 +22,8 @@ from metamed.records import Candidate, Setup, content_id
 
 SHIPPED = Path(__file__).parent.parent / "data" / "learner"
 NEAREST = 3  # datasets whose runs are shown as evidence
-VERSION = 6  # raised by hand when the recipe moves: what was learned by another one is fitted again
-SEEDS, FEWEST = 3, 5
+VERSION = 7  # raised by hand when the recipe moves: what was learned by another one is fitted again
+SEEDS, FEWEST, ALIKE = 3, 5, 2
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Fitted:
     """What answering needs beside the evidence itself: the trees, the gate and the error of expected scores.
 
     models: XGBoost's own JSON, one per seed. gain: inner tau above the list. error: half width of the 90 % interval.
-    first: may another than the list's first come first? exam: how it stood when its evidence was examined.
+    exam: how it stood when its evidence was examined.
     """
 
     models: tuple[dict, ...]
@@ -67,7 +67,6 @@ class Fitted:
     error: float
     families: int
     names: tuple[str, ...]
-    first: bool = True
     exam: Standing | None = None
 
     @property
@@ -124,23 +123,37 @@ def fit(train: Table, *, seed: int = 0, gated: bool = True) -> Fitted:
     base = crossfit(train)
     target, weights = outcome(train, base), family_weights(train.families, 0.5)
     models = _grow(base, target, weights, seed)
-    gain, first = _gate(train, base, held_out(train, base, target, weights, seed)) if gated else (np.inf, True)
-    return Fitted(models, gain, plain.error, len(folds), base.names, first)
+    gain = _gate(train, base, held_out(train, base, target, weights, seed)) if gated else np.inf
+    return Fitted(models, gain, plain.error, len(folds), base.names)
 
 
-def _gate(train: Table, base: Base, order: np.ndarray) -> tuple[float, bool]:
-    """(inner gain in tau, may the first place change?).
+def _gate(train: Table, base: Base, order: np.ndarray) -> float:
+    """The gain in weighted tau over the list on families left out, of just what `answer` would say."""
+    plain = np.where(np.isfinite(train.scores), base.list, -np.inf)
+    gained = gains(train, settled(order, plain, company(train, train)), base.list)[:, 0]
+    return float(gained.mean()) if len(gained) else 0.0
 
-    The order below the first place is learned better than the first place itself. So the list's first stays, unless
-    another one lost less on the families left out, by more than a standard error.
+
+def company(train: Table, target: Table) -> np.ndarray:
+    """Is each target's domain shared by two other families at least, (k,)? Where domains tell nothing apart, all are."""
+    known, asked = train.facts.get("modality"), target.facts.get("modality")
+    if known is None:
+        return np.ones(len(target.datasets), bool)
+    if asked is None:
+        return np.zeros(len(target.datasets), bool)
+    return np.array([
+        bool(domain) and len({f for f, d in zip(train.families, known, strict=True) if d == domain} - {own}) >= ALIKE
+        for domain, own in zip(asked, target.families, strict=True)
+    ])  # fmt: skip
+
+
+def settled(order: np.ndarray, plain: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """The order as it is said: the list's first item stays first but where `free`, (k,).
+
+    The order below the first place is learned better than the first place itself, and what makes another item the first
+    carries over only between datasets of one domain.
     """
-    free = gains(train, order, base.list)
-    sure = len(free) > 1 and free[:, 1].mean() + free[:, 1].std(ddof=1) / np.sqrt(len(free)) < 0
-    if sure and free[:, 0].mean() > 0:
-        return float(free[:, 0].mean()), True
-    there = np.isfinite(train.scores)
-    kept = first_kept(order, np.where(there, base.list, -np.inf))
-    return float(gains(train, kept, base.list)[:, 0].mean()), False
+    return np.where(free[:, None], order, first_kept(order, plain))
 
 
 def first_kept(order: np.ndarray, plain: np.ndarray) -> np.ndarray:
@@ -162,11 +175,17 @@ def held_out(train: Table, base: Base, target: np.ndarray, weights: np.ndarray, 
 
 
 def gains(train: Table, order: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """Weighted tau and nreg@1 of an order minus those of another, means of each judged family, (families, 2)."""
+    """Weighted tau and nreg@1 of an order minus those of another, means of each judged family, (families, 2).
+
+    Only items that another family ran count: where nobody else ran them, the list says nothing that could be beaten.
+    """
     asked, found = judged(train), []
-    for fold in (f & asked for f in train.family_folds() if (f & asked).any()):
-        found.append(np.mean([_standing(train.scores[i], order[i]) - _standing(train.scores[i], plain[i])
-                              for i in np.flatnonzero(fold)], axis=0))  # fmt: skip
+    for fold in train.family_folds():
+        scores = np.where(np.isfinite(train.scores[~fold]).any(0), train.scores, np.nan)
+        rows = np.flatnonzero(fold & asked & (np.isfinite(scores).sum(1) > 1))
+        if len(rows):
+            apart = [_standing(scores[i], order[i]) - _standing(scores[i], plain[i]) for i in rows]
+            found.append(np.mean(apart, axis=0))
     return np.array(found).reshape(-1, 2)
 
 
@@ -188,9 +207,11 @@ def corrected(base: Base, models: tuple[dict, ...]) -> np.ndarray:
 def answer(fitted: Fitted, train: Table, target: Table) -> Prediction:
     """Order and expected scores for the target's datasets; the highest expected score goes to the first in order."""
     base = base_of(train, target)
-    order = corrected(base, fitted.models) if fitted.open else base.list
-    if fitted.open and not fitted.first:
-        order = first_kept(order, np.where(np.isneginf(target.scores), -np.inf, base.list))
+    order = base.list
+    if fitted.open:
+        plain = np.where(np.isneginf(target.scores), -np.inf, base.list)
+        order = settled(corrected(base, fitted.models), plain, company(train, target))
+    order = _unseen_last(order, train)
     score = np.array([_in_order(o, s) for o, s in zip(order, expected_scores(train, target), strict=True)])
     shown = [i for i, known in zip(target.items, np.isfinite(target.scores).any(0), strict=True) if known]
     error = half_width(train, shown) if 0 < len(shown) < len(target.items) else fitted.error
@@ -198,6 +219,12 @@ def answer(fitted: Fitted, train: Table, target: Table) -> Prediction:
     if is_fraction(train.scores):
         low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
     return Prediction(order, score, low, high, fitted.basis)
+
+
+def _unseen_last(order: np.ndarray, train: Table) -> np.ndarray:
+    """Items that nobody ran stand behind all others, as in the list: nothing speaks for them."""
+    seen = np.isfinite(train.scores).any(0)
+    return np.where(seen | np.isneginf(order), order, np.min(order, where=~np.isneginf(order), initial=0.0) - 1)
 
 
 def _in_order(order: np.ndarray, score: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from metamed.exams import judged
 from metamed.exams.scales import fact_distance
 from metamed.exams.tables import Columns, Table
 from metamed.metalearner.correctors import WEAK
@@ -53,14 +54,14 @@ def _link(scores: np.ndarray, fraction: bool) -> np.ndarray:
 
 
 def half_width(train: Table, shown: Sequence[str] = ()) -> float:
-    """Half width of a 90 % interval: 93 % quantile of the errors on families that were not learned from, pooled."""
-    errors = []
-    for fold in train.family_folds():
-        own = train.rows(fold)
-        asked = own.hidden(shown)
-        errors.append(
-            (expected_scores(train.rows(~fold), asked) - own.scores)[
-                np.isfinite(own.scores) & ~np.isfinite(asked.scores)
-            ]
-        )
-    return float(np.quantile(np.abs(np.concatenate(errors)), QUANTILE))
+    """Half width of a 90 % interval: 93 % quantile of the errors on families that were not learned from, pooled.
+
+    Of datasets like those that are asked about: one that has no hint where the others have them sets no width.
+    """
+    errors, asked = [], judged(train)
+    for fold in (f for f in train.family_folds() if (f & asked).any()):
+        own = train.rows(fold & asked)
+        hidden = own.hidden(shown)
+        missed = expected_scores(train.rows(~fold), hidden) - own.scores
+        errors.append(np.abs(missed[np.isfinite(own.scores) & ~np.isfinite(hidden.scores)]))
+    return float(np.quantile(np.concatenate(errors), QUANTILE)) if errors else float("nan")

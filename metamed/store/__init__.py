@@ -284,27 +284,28 @@ class Store:
         runnable = self._runnable(setups)
         own = self._db.all(
             "SELECT 'metamed', procedure || coalesce(', n=' || size, ''), digest, dataset, target, setup, seed, "
-            "avg(value), seconds, run.id FROM run JOIN task ON task.id = run.task "
+            "avg(value), seconds, run.id, size FROM run JOIN task ON task.id = run.task "
             "JOIN evaluation ON evaluation.run = run.id WHERE kind = ? AND evaluation.measure = ? AND error IS NULL "
             "GROUP BY run.id ORDER BY run.rowid", kind, measure)
         figures = self._db.all(
-            "SELECT study, protocol, dataset, dataset, target, setup, NULL, value, NULL, id FROM published "
+            "SELECT study, protocol, dataset, dataset, target, setup, NULL, value, NULL, id, NULL FROM published "
             "WHERE measure = ? ORDER BY rowid", measure)
         figures = [f for f in figures if f[2] not in facts or facts[f[2]].kind == kind]
-        names = ("study", "protocol", "dataset", "name", "target", "setup", "seed", "score", "seconds", "evidence")
+        names = ("study", "protocol", "dataset", "name", "target", "setup", "seed", "score", "seconds", "evidence",
+                 "size")  # fmt: skip
         return [_example(dict(zip(names, row, strict=True)), measure, setups, facts, runnable) for row in own + figures]
 
     def examples(self, kind: str, measure: str):
         """DataFrame of meta-examples, one row per successful run or published figure of that kind with that measure.
 
         Columns: study ("metamed" for runs), protocol, dataset (digest), name, family, target, setup (id), method,
-        recipe, sources, hyperparameters, measure, seed, score, seconds, evidence (id), runnable. Scores compare only
-        within one (study, protocol, dataset, target, measure).
+        recipe, sources, hyperparameters, measure, seed, score, seconds, evidence (id), size (labelled samples that were
+        used, none: all), runnable. Scores compare only within one (study, protocol, dataset, target, measure).
         """
         import pandas as pd
 
         columns = ["study", "protocol", "dataset", "name", "family", "target", "setup", "method", "recipe", "sources",
-                   "hyperparameters", "measure", "seed", "score", "seconds", "evidence", "runnable"]
+                   "hyperparameters", "measure", "seed", "score", "seconds", "evidence", "size", "runnable"]
         return pd.DataFrame(self.example_rows(kind, measure), columns=columns)
 
     def _runnable(self, setups: Mapping[str, Setup]) -> dict[str, bool]:
