@@ -6,7 +6,7 @@ PIXELS = Extension(
     "_metamed_pixels",  # beside the package, not in it: a checkout, which shadows the package, finds it too
     ["metamed/metafeatures/pixels.c"],
     # no fused operations: values are those of numpy, to the last bit of every grey level
-    extra_compile_args=["-O3", "-ffp-contract=off", "-fopenmp-simd"],
+    extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno", "-fopenmp-simd"],
     py_limited_api=True,
     optional=True,
 )

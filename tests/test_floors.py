@@ -19,6 +19,7 @@ FLOORS = """
 2  tasks store trust training
 2  report metafeatures flows
 3  sources ensembles
+3  jobs
 3  experiments exams
 3  metalearner
 4  recommend exchange asking
@@ -36,7 +37,7 @@ GUESTS = {
     "pydicom": {"readers"},
     "nibabel": {"readers"},
     "tifffile": {"readers"},
-    "torch": {"training", "flows", "sources", "experiments"},
+    "torch": {"training", "flows", "sources", "jobs", "experiments"},
     "torchvision": {"flows", "sources"},
     "timm": {"flows"},
     "safetensors": {"training"},

@@ -65,7 +65,7 @@ def image_statistics(images: np.ndarray, low: float, span: float, compiled=COMPI
         **_cooccurrence(tables["pairs"], height, width),
         "patterns": tables["patterns"] / tables["patterns"].sum(axis=1, keepdims=True),
         **_differences(sums, height, width),
-        **_spectrum(tables["windowed"], constant),
+        **_spectrum(tables["windowed"], constant, compiled),
         "thumbnail": (tables["thumbnail"] / UNIT).astype(np.float32),
         "hash": _hash(tables["cells"], sums["highest"] - sums["lowest"]),
     }
@@ -219,31 +219,36 @@ def _blockiness(sums: dict, height: int, width: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _rings(height: int, width: int) -> tuple[np.ndarray, ...]:
-    """A Hann window, the frequencies sorted by ring, where rings start, their sizes and their log frequencies."""
+    """A Hann window, the frequencies sorted by ring, where rings start, weights, sizes of the rings, their radii."""
     window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1]).astype(np.float32)
     fx = np.fft.rfftfreq(width)
     radius = np.hypot(np.fft.fftfreq(height)[:, None], fx[None]) * min(height, width)
     ring = np.rint(radius).astype(int).ravel()
     twice = np.broadcast_to(np.where((fx > 0) & (fx < 0.5), 2, 1), radius.shape).ravel()  # rfft keeps one of each pair
-    order = np.argsort(ring, kind="stable")
+    order = np.argsort(ring, kind="stable").astype(np.int32)
     order = order[(ring[order] >= 1) & (ring[order] <= min(height, width) // 2)]
-    starts = np.flatnonzero(np.diff(ring[order], prepend=0))
+    starts = np.flatnonzero(np.diff(ring[order], prepend=0)).astype(np.int32)
     weight = twice[order].astype(np.float32)
-    log_frequency = np.log(ring[order][starts])
-    return window, order, starts, weight, np.add.reduceat(weight, starts), log_frequency
+    return window, order, starts, weight, np.add.reduceat(weight, starts), ring[order][starts]
 
 
-def _spectrum(windowed: np.ndarray, constant: np.ndarray) -> dict[str, np.ndarray]:
+def _spectrum(windowed: np.ndarray, constant: np.ndarray, compiled) -> dict[str, np.ndarray]:
     """Slope of log ring power over log frequency, rings weighing by their size (the inner ones are few coefficients
     and lose to the removal of the mean), and the share of power above half the Nyquist frequency."""
-    window, order, starts, weight, size, log_frequency = _rings(*windowed.shape[1:])
-    spectrum = np.fft.rfft2(windowed).reshape(len(windowed), -1)[:, order]
-    total = np.add.reduceat((spectrum.real**2 + spectrum.imag**2) * weight, starts, axis=1) / UNIT**2
+    window, order, starts, weight, size, radius = _rings(*windowed.shape[1:])
+    spectrum = np.fft.rfft2(windowed).reshape(len(windowed), -1)
+    if compiled is None:
+        power = spectrum.real[:, order] ** 2 + spectrum.imag[:, order] ** 2
+        total = np.add.reduceat((power * weight).astype(np.float64), starts, axis=1)
+    else:
+        total = np.empty((len(windowed), len(starts)))
+        compiled.rings(len(windowed), np.ascontiguousarray(spectrum), order, weight, starts, total)
+    total /= UNIT**2
     total[constant] = 0
-    x = log_frequency - np.average(log_frequency, weights=size)
-    high = np.exp(log_frequency) > min(window.shape) / 4
+    x = np.log(radius) - np.average(np.log(radius), weights=size)
+    high = radius > min(window.shape) / 4
     return {
-        "spectrum_slope": np.log(total / size + 1e-12) @ (size * x) / (size @ x**2),
+        "spectrum_slope": (np.log(total / size + 1e-12) * (size * x)).sum(axis=1) / (size @ x**2),
         "spectrum_high": ratio(total[:, high].sum(axis=1), total.sum(axis=1)),
     }
 

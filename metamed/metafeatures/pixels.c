@@ -291,13 +291,16 @@ static void cooccurrence(const Shape *s, Work *w, double *out)
 }
 
 /* Which of the eight points around a pixel are as bright, as bits in circular order. The diagonal ones lie at 0.70711
-   pixels and are interpolated: sides weigh w (1 - w), the corner w^2; w itself divided out. Whole numbers: exact. */
+   pixels and are interpolated: of the sum of both sides, s, and the corner, t, both less the centre, 29289 s + 70711 t
+   has to reach 0. In 16 bits that is s + 2 t + floor(0.41425 t), exactly so for all t of 8-bit levels. */
+static inline int16_t diagonal(int16_t s, int16_t t) { return (int16_t)(s + 2 * t + (int16_t)((t * 27148) >> 16)); }
+
 WIDE static void pattern_row(const uint8_t *up, const uint8_t *here, const uint8_t *down, int count, uint8_t *code)
 {
     for (int x = 1; x <= count; x++) {
-        int c = here[x], n = up[x] - c, s = down[x] - c, e = here[x + 1] - c, w = here[x - 1] - c;
-        int ne = 29289 * (n + e) + 70711 * (up[x + 1] - c), nw = 29289 * (n + w) + 70711 * (up[x - 1] - c);
-        int se = 29289 * (s + e) + 70711 * (down[x + 1] - c), sw = 29289 * (s + w) + 70711 * (down[x - 1] - c);
+        int16_t c = here[x], n = up[x] - c, s = down[x] - c, e = here[x + 1] - c, w = here[x - 1] - c;
+        int16_t ne = diagonal(n + e, up[x + 1] - c), nw = diagonal(n + w, up[x - 1] - c);
+        int16_t se = diagonal(s + e, down[x + 1] - c), sw = diagonal(s + w, down[x - 1] - c);
         code[x - 1] = (uint8_t)((e >= 0) | (ne >= 0) << 1 | (n >= 0) << 2 | (nw >= 0) << 3 | (w >= 0) << 4 |
                                 (sw >= 0) << 5 | (s >= 0) << 6 | (se >= 0) << 7);
     }
@@ -414,6 +417,20 @@ WIDE static void windowed(const float *level, const float *window, size_t n, flo
     for (size_t i = 0; i < n; i++) out[i] = (level[i] - mean) * window[i];
 }
 
+/* Power of each ring of frequencies: of the coefficients in `order` from one start to the next, times their weight. */
+static void ring_power(const float *spectrum, const int32_t *order, const float *weight, const int32_t *starts, int rings,
+                       int end, double *out)
+{
+    for (int r = 0; r < rings; r++) {
+        double sum = 0;
+        for (int i = starts[r], stop = r + 1 < rings ? starts[r + 1] : end; i < stop; i++) {
+            float real = spectrum[2 * (size_t)order[i]], imaginary = spectrum[2 * (size_t)order[i] + 1];
+            sum += (double)((real * real + imaginary * imaginary) * weight[i]);
+        }
+        out[r] = sum;
+    }
+}
+
 /* -- doors to Python ------------------------------------------------------------------------------------------------ */
 
 static int make_room(const Shape *s, Work *w)
@@ -486,7 +503,26 @@ static PyObject *measure(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
+static PyObject *rings(PyObject *self, PyObject *args)
+{
+    Py_buffer b[5]; /* complex64 spectra, order, weight, starts; the power of each ring goes into the last one */
+    int n;
+    if (!PyArg_ParseTuple(args, "iy*y*y*y*w*", &n, b, b + 1, b + 2, b + 3, b + 4)) return NULL;
+    int end = (int)(b[1].len / 4), count = (int)(b[3].len / 4);
+    int fit = n > 0 && b[4].len == (Py_ssize_t)n * count * 8 && b[2].len == b[1].len;
+    size_t step = fit ? b[0].len / n : 0;
+    Py_BEGIN_ALLOW_THREADS
+    for (int k = 0; fit && k < n; k++)
+        ring_power((const float *)((const char *)b[0].buf + k * step), b[1].buf, b[2].buf, b[3].buf, count, end,
+                   (double *)b[4].buf + (size_t)k * count);
+    Py_END_ALLOW_THREADS
+    for (int k = 0; k < 5; k++) PyBuffer_Release(b + k);
+    if (!fit) return PyErr_SetString(PyExc_ValueError, "buffers do not fit each other"), NULL;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
+    {"rings", rings, METH_VARARGS, "rings(n, spectra, order, weight, starts, power): fills the power of each ring."},
     {"measure", measure, METH_VARARGS, "measure(images, type, shape, low, step, window, *outputs): fills the outputs."},
     {NULL, NULL, 0, NULL},
 };
