@@ -85,7 +85,7 @@ class Network:
         fault = None
         if request.command == "POST":
             self.posts.append(request.path)
-            if self.faults and f"/{self.faults[0][0]}" in request.path:
+            if self.faults and request.path.endswith(f"/xml/{self.faults[0][0]}"):
                 fault = self.faults.pop(0)[1]
         if callable(fault):
             fault()

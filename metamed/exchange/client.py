@@ -96,6 +96,15 @@ class Server:
             raise Lost(f"{self.base}: no answer to POST {call} that says what happened (status {answer.status_code})")
         return found
 
+    def ask(self, call: str, **fields) -> Document:
+        """A look-up that has to be a POST: repeated like any other."""
+        for attempt in range(READS - 1):
+            try:
+                return self.post(call, **fields)
+            except Lost:
+                time.sleep(0.5 * attempt)
+        return self.post(call, **fields)
+
     def _read(self, url: str):
         import requests
 

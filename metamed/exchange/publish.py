@@ -196,7 +196,7 @@ class Publisher:
         return number
 
     def _find_flow(self, flow: Flow) -> int | None:
-        found = self.server.post("flow/exists", name=flow.name, external_version=flow.version)
+        found = self.server.ask("flow/exists", name=flow.name, external_version=flow.version)
         return int(found["id"]) if found["exists"] == "true" else None
 
     def _send_flow(self, flow: Flow) -> int:
