@@ -90,6 +90,7 @@ class Method:
     description: str
     version: int
     partner: bool = False  # a recipe that also learns from the images of its first source
+    several: bool = False  # a recipe for several sources, one network each
 
 
 METHODS: dict[str, Method] = {}
@@ -110,8 +111,11 @@ def parameters(function: Callable) -> tuple[dict[str, Domain], dict[str, Scalar]
     return space, defaults
 
 
-def method(kind: Kind | Literal["transfer"], *, version: int, name: str | None = None, partner: bool = False):
-    """Register a build function (contracts in docs/architecture.md §5). Raise `version` when its output changes."""
+def method(kind: Kind | Literal["transfer"], *, version: int, name: str | None = None, **traits: bool):
+    """Register a build function (contracts in docs/architecture.md §5). Raise `version` when its output changes.
+
+    traits: `partner` and `several` of `Method`.
+    """
 
     def register(function):
         key = name or function.__name__
@@ -119,7 +123,7 @@ def method(kind: Kind | Literal["transfer"], *, version: int, name: str | None =
             raise TypeError(f"method {key!r} is registered twice")
         space, defaults = parameters(function)
         description = (inspect.getdoc(function) or "").strip()
-        METHODS[key] = Method(key, kind, function, space, defaults, description, version, partner)
+        METHODS[key] = Method(key, kind, function, space, defaults, description, version, **traits)
         return function
 
     return register

@@ -168,6 +168,55 @@ def trained():
     return store, as_source(run, "origin.small_cnn", store), data
 
 
+@pytest.mark.parametrize("combine", ["weighted", "mean", "greedy", "soup"])
+def test_an_ensemble_of_sources_trains_one_network_from_each(combine, trained, classification_data):
+    store, source, data = trained
+    task, other = make_task(classification_data), replace(source, name="other")
+    store.add(other)
+    setup = Setup("small_cnn", {**QUICK, "combine": combine}, "ensemble", (source.name, other.name))
+    run = run_setup(setup, task, classification_data, store, keep_weights=True)
+    alone = run_setup(Setup("small_cnn", QUICK, "finetune", (source.name,)), task, classification_data, store)
+    assert run.error is None and run.weights == (source.sha256,) * 2
+    weights = dict(part.split("=") for part in run.environment["ensemble"].split())
+    assert set(weights) <= {source.name, other.name} and sum(map(float, weights.values())) == pytest.approx(1, abs=1e-3)
+    # both networks start from the same weights and see the same batches: together they say what one says
+    kept = [np.load(store.artifact(r, "predictions.npz"))["test"] for r in (run, alone)]
+    assert combine == "soup" or np.allclose(*kept, atol=1e-3)
+    names = ["weights.safetensors"] if combine == "soup" else [f"weights-{n}.safetensors" for n in setup.sources]
+    assert all(training.read_weights(store.artifact(run, name)) for name in names)
+
+
+def test_other_recipes_start_from_one_source(trained, classification_data):
+    store, source, data = trained
+    setup = Setup("small_cnn", QUICK, "finetune", (source.name, source.name))
+    with pytest.raises(MetamedError, match="starts from one source, not 2. For several: ensemble"):
+        run_setup(setup, make_task(classification_data), classification_data, store)
+
+
+def test_a_soup_of_twins_is_the_twin_but_for_batch_statistics(classification_data):
+    x = classification_data.images.array
+    model = train(plan("finetune"), classification_data).model
+    twins = training.averaged([model, model], x, batch_size=60)
+    for name, value in twins.state_dict().items():
+        assert "running" in name or "num_batches" in name or torch.equal(value, model.state_dict()[name]), name
+    first = model.net.encoder.net[0][0](model.scaled(torch.from_numpy(x))).detach()
+    assert torch.allclose(twins.net.encoder.net[0][1].running_mean, first.mean((0, 2, 3)), atol=1e-5)
+
+
+def test_a_soup_never_scores_less_than_its_best_part(classification_data):
+    data = classification_data
+    x, truth = data.images.array, torch.from_numpy(data.target)
+    models = {str(k): train(plan("finetune", get_method("small_cnn").build(SHAPE, width=16, depth=2)), data).model
+              for k in range(3)}  # fmt: skip
+
+    def score(model):
+        return -float(torch.nn.functional.cross_entropy(torch.from_numpy(training.logits_of(model, x)), truth))
+
+    mixed, members = training.soup(models, score, x)
+    best = max(models, key=lambda k: score(models[k]))
+    assert score(mixed) >= score(models[best]) and members[0] == best
+
+
 @pytest.mark.parametrize("recipe", sorted(methods("transfer")))
 def test_every_recipe_runs_from_a_source(recipe, trained, classification_data):
     store, source, data = trained

@@ -17,6 +17,7 @@ from metamed.errors import MetamedError
 from metamed.methods import Choice, Float, Int, Partner, Plan, WarmUp, parameters
 from metamed.training.images import augmented, load_images, pixel_statistics
 from metamed.training.precision import autocast, choose_precision, pick_device
+from metamed.training.soup import averaged, soup
 from metamed.training.weights import (
     PREPROCESSING,
     Model,
@@ -29,9 +30,9 @@ from metamed.training.weights import (
 )
 
 __all__ = [
-    "DEFAULTS", "LOSSES", "PREPROCESSING", "SPACE", "VERSION", "Fitted", "Model", "choose_precision", "fit",
+    "DEFAULTS", "LOSSES", "PREPROCESSING", "SPACE", "VERSION", "Fitted", "Model", "averaged", "choose_precision", "fit",
     "load_encoder", "load_images", "logits_of", "pad_as_tensorflow", "pick_device", "pixel_statistics",
-    "preprocessing_of", "probabilities", "read_weights", "seed_everything", "sha256", "weights_bytes",
+    "preprocessing_of", "probabilities", "read_weights", "seed_everything", "sha256", "soup", "weights_bytes",
 ]  # fmt: skip
 
 VERSION = 1  # raised by hand whenever the same setup and seed would train to another result
