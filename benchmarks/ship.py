@@ -1,7 +1,8 @@
-"""Make a suite's runs part of what ships: `python -m benchmarks.ship first --store benchmarks.db`.
+"""Make a store's runs part of what ships: `python -m benchmarks.ship transfer --store benchmarks.db`.
 
-Describes the suite's datasets by meta-features, writes scores (no predictions, no images) into metamed/data, and fits
-the learners of all kinds that have evidence.
+Describes the datasets by meta-features, writes scores (no predictions, no images) into metamed/data, and fits the
+learners of all kinds that have evidence. The store may hold several suites: runs that no other file of
+metamed/data/runs holds go to the file of the name that is given.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from pathlib import Path
 
 import metamed
 from benchmarks.run import find
-from benchmarks.suites import SUITES
 from metamed.dataset import KINDS
 from metamed.errors import NotApplicable
 from metamed.metafeatures import extract
@@ -21,9 +21,9 @@ from metamed.store import Store, evidence
 DATA = Path(metamed.__file__).parent / "data"
 
 
-def describe(suite: str, store: Store) -> None:
-    """Meta-features and cards of a suite's datasets."""
-    for name in SUITES[suite].datasets:
+def describe(store: Store) -> None:
+    """Meta-features and cards of the datasets that the store has runs of; variants are known by what they vary."""
+    for name in sorted({task.dataset for task in store.records("task") if "." not in task.dataset}):
         dataset = find(name)
         store.add(dataset)
         store.add_metafeatures(dataset, extract(dataset))
@@ -44,13 +44,14 @@ def fit_learners(folder: Path = DATA) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suite", choices=sorted(SUITES))
+    parser.add_argument("name", help="of the file in metamed/data/runs, e.g. of the suite")
     parser.add_argument("--store", default="benchmarks.db")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of evidence to write to")
     options = parser.parse_args()
     with Store(options.store) as store:
-        describe(options.suite, store)
-        evidence.write(store, DATA, options.suite)
-    fit_learners()
+        describe(store)
+        evidence.write(store, options.data, options.name)
+    fit_learners(options.data)
 
 
 if __name__ == "__main__":
