@@ -17,7 +17,7 @@ def write(path, header, rows):
 
 def study(path, datasets=range(6), seed=0, methods=4):
     rng = np.random.default_rng(seed)
-    rows = [f"d{d},m{m},auc,{0.6 + 0.05 * m + 0.02 * rng.normal():.4f},a paper" for d in datasets for m in range(methods)]
+    rows = [f"d{d},m{m},auc,{0.6 + 0.05 * m + 0.02 * rng.normal():.4f},p" for d in datasets for m in range(methods)]
     return write(path, HEADER, rows)
 
 

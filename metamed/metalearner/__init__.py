@@ -135,7 +135,7 @@ def _gate(train: Table, base: Base, order: np.ndarray) -> float:
 
 
 def company(train: Table, target: Table) -> np.ndarray:
-    """Is each target's domain shared by two other families at least, (k,)? Where domains tell nothing apart, all are."""
+    """Do two other families at least share each target's domain, (k,)? Yes where domains tell nothing apart."""
     known, asked = train.facts.get("modality"), target.facts.get("modality")
     if known is None:
         return np.ones(len(target.datasets), bool)

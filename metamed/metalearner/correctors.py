@@ -31,6 +31,8 @@ def _half_identity(kernel: np.ndarray) -> np.ndarray:
 def item_design(descriptors: Columns) -> np.ndarray:
     """Numbers and dummies of the items' descriptors, (m, p); of more than 100 columns those that tell most apart."""
     matrix, _ = design(descriptors, descriptors)
+    if matrix.shape[1] <= MOST_COLUMNS:
+        return matrix
     widest = np.sort(np.argsort(-matrix.var(0), kind="stable")[:MOST_COLUMNS])
     return matrix[:, widest]
 
