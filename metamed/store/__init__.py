@@ -309,11 +309,11 @@ class Store:
         return pd.DataFrame(self.example_rows(kind, measure), columns=columns)
 
     def _runnable(self, setups: Mapping[str, Setup]) -> dict[str, bool]:
-        """Which setups can be run here: method and recipe ship, settings lie in their space, sources can be had."""
+        """Which setups can be run here: code ships, settings lie in its space, sources (own: their weights) are had."""
         from metamed.methods import described
 
-        flows = described()
-        sources = {name for (name,) in self._db.all("SELECT name FROM source")}
+        flows, known = described(), self._db.all("SELECT name, origin FROM source")
+        sources = {n for n, o in known if not o.startswith("train:") or self._files.find(o[6:], "weights.safetensors")}
 
         def fits(setup: Setup) -> bool:
             parts = [flows.get(name) for name in (setup.method, setup.recipe) if name]

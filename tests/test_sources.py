@@ -1,0 +1,98 @@
+"""Sources: what a trained network carries on, networks that learned nothing, and variants of datasets."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import blobs
+
+from metamed import training
+from metamed.experiments import run_setup
+from metamed.flows.blocks import Classifier, encoder
+from metamed.methods import Shape
+from metamed.records import Setup, Source
+from metamed.sources import as_source, encode, features_key, find_weights, load_source, random_source
+from metamed.store import Store
+from metamed.tasks import make_task
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+QUICK = {"epochs": 1, "width": 16, "depth": 2}
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path / "s.db") as store:
+        yield store
+
+
+def _run(setup, data, store):
+    return run_setup(setup, make_task(data), data, store, keep_weights=True)
+
+
+def test_a_chain_remembers_all_that_it_learned_from(store):
+    data = blobs()
+    first = as_source(_run(Setup("small_cnn", QUICK), data, store), "first", store)
+    other = replace(blobs(seed=1), name="other", card=replace(data.card, family="kin"))
+    second = as_source(_run(Setup("small_cnn", QUICK, "finetune", ("first",)), other, store), "second", store)
+    assert first.corpus == ("blobs",) and second.corpus == ("other", "kin", "blobs")
+    assert first.preprocessing == second.preprocessing == "own"
+
+
+def test_a_chain_keeps_the_padding_that_its_weights_were_made_with(store, tmp_path, monkeypatch):
+    model = training.Model(Classifier(encoder(Shape(3, (32, 32), 2), "mobilenet_v2"), 2), [0.5] * 3, [0.5] * 3)
+    path = tmp_path / "padded.safetensors"
+    path.write_bytes(training.weights_bytes(model))
+    monkeypatch.setenv("METAMED_WEIGHTS", str(tmp_path))
+    store.add(Source("padded", "mobilenet_v2", "supervised", ("x",), "half_same", training.sha256(path), "", "shipped"))
+    setup = Setup("mobilenet", {"epochs": 1, "image_size": 32}, "finetune", ("padded",))
+    source = as_source(_run(setup, blobs(20), store), "chained", store)
+    assert source.preprocessing == "own_same"
+    net = encoder(Shape(3, (32, 32), 0), "mobilenet_v2")
+    load_source(net, source, find_weights(source, store))
+    strided = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d) and m.stride != (1, 1)]
+    assert strided and all(type(m) is not torch.nn.Conv2d for m in strided)
+
+
+def test_random_weights_are_made_of_their_seed_alone(store):
+    one, other = random_source("small_cnn_16x2", 5), random_source("small_cnn_16x2", 6)
+    path = find_weights(one, store)
+    path.unlink()
+    assert training.sha256(find_weights(one, store)) == one.sha256 != other.sha256
+    features = encode(blobs(), one, path, 16)
+    assert features.shape == (60, 32) and np.isfinite(features).all() and features.std() > 0
+
+
+def test_features_do_not_depend_on_how_many_images_pass_at_once(store, monkeypatch):
+    source = random_source("small_cnn_16x2", 5)
+    path = find_weights(source, store)
+    together = encode(blobs(), source, path, 16)
+    monkeypatch.setattr("metamed.sources.BATCH_CPU", 7)
+    np.testing.assert_allclose(encode(blobs(), source, path, 16), together, atol=1e-3)
+    assert features_key(source, 16) != features_key(source, 32)
+
+
+def test_a_source_whose_weights_are_elsewhere_cannot_be_run(store):
+    data = blobs()
+    as_source(_run(Setup("small_cnn", QUICK), data, store), "mine", store)
+    target = replace(blobs(seed=1), name="target")
+    run_setup(Setup("probe.linear", {}, None, ("mine",)), make_task(target), target, store)
+    runnable = {row["sources"]: row["runnable"] for row in store.example_rows("classification", "auc")}
+    assert runnable == {(): True, ("mine",): True}
+    shipped = Store.memory()
+    shipped.merge(store, artifacts=False)
+    runnable = {row["sources"]: row["runnable"] for row in shipped.example_rows("classification", "auc")}
+    assert runnable == {(): True, ("mine",): False}
+
+
+def test_variants_change_what_they_say_and_nothing_else():
+    from benchmarks.variants import varied
+
+    data = blobs(channels=3, classes=3)
+    mixed, plain, two = (varied(data, name) for name in ("shuffled", "grey", "two"))
+    assert mixed.name == "blobs.shuffled" and mixed.family == "blobs"
+    assert (mixed.target != data.target).any() and sorted(mixed.target) == sorted(data.target)
+    assert plain.images.shape == (60, 1, 16, 16) and (plain.target == data.target).all()
+    assert set(two.target) == {0, 1} and two.n_classes == 2 and len(two.images) == 40
