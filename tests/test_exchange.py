@@ -59,6 +59,17 @@ def test_the_ordered_holdout_of_a_server_tests_on_the_same_samples(n, classes):
     assert table.test_rows == [sorted(test.tolist())]
 
 
+def test_a_few_training_samples_may_find_no_place_and_that_is_said():
+    """Patients of two and four images: no choice of them makes exactly a fifth."""
+    data = images(n=48, classes=2)
+    task = make_task(data)
+    table = table_of(data, task)
+    assert len(task.folds[0].test) == 8 and len(table.beyond) == 40 - 4 * 8 - 5 and (table.rows >= 0).all()
+    assert "3 training images found no place" in table.description
+    assert table.test_rows == [sorted(test.tolist()) for _, _, _, test in folds(28, None, len(table.rows))]
+    assert read_table(table.arff)[1] == task
+
+
 def test_a_table_says_nothing_of_images_or_patients_beyond_numbers():
     data = images()
     text = table_of(data, make_task(data)).arff
@@ -126,8 +137,8 @@ def test_what_openml_cannot_express_says_why():
     data = images(n=60)
     task = make_task(data)
     fold = task.folds[0]
-    few = replace(task, folds=(Split(fold.train, fold.validation, fold.test[:3]),))
-    with pytest.raises(NotApplicable, match="3 of 51 samples are tested on"):
+    few = replace(task, folds=(Split(fold.train, fold.validation, fold.test[:8]),))
+    with pytest.raises(NotApplicable, match="8 of 56 samples are tested on"):
         table_of(data, few)
     with pytest.raises(NotApplicable, match="no 3-fold"):
         table_of(data, replace(task, folds=(fold, fold, fold)))

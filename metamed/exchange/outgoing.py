@@ -99,7 +99,8 @@ class Plan:
             columns = ", ".join((*table.ignored, table.target))
             lines.append(f"  dataset {table.name}: {len(table.rows)} rows of {columns}; classes "
                          f"{', '.join(table.classes[:8])}{' ...' if len(table.classes) > 8 else ''}; with its digest, "
-                         "card and sizes")  # fmt: skip
+                         "card and sizes" + (f"; {len(table.beyond)} training samples find no place in the server's "
+                         "procedure" if len(table.beyond) else ""))  # fmt: skip
         lines += [f"  dataset {t.name}: {len(t.values)} numbers" for t in self.metatables]
         lines += [f"  flow {flow.name}: {len(flow.parameters)} parameters" for flow in self.flows.values()]
         words = sorted({word for p in self.parcels for word in environment_of(p.run).values()})

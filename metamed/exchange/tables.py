@@ -16,7 +16,7 @@ from math import isfinite, nan
 
 import numpy as np
 
-from metamed.dataset import KINDS, Card, Split
+from metamed.dataset import KINDS, Card, Split, spread
 from metamed.errors import NotApplicable, ReadError
 from metamed.exchange.splits import PROCEDURES, crossvalidation, rows_for_test
 from metamed.records import Task, content_id
@@ -26,6 +26,7 @@ from metamed.store.limits import DESCRIPTION, LICENCE, dataset_name, latin
 
 TARGET, IGNORED = "target", ("image", "group", "parts")
 TAG, DATASET_TAG = "metamed", "metamed.d."  # on all that metamed publishes; on meta-features, with a dataset's digest
+BEYOND = 0.1  # share of the training samples that may be without a row
 _UNUSED = "-"
 _HEAD = "metamed."  # comment lines of the ARFF that begin so hold records as JSON
 
@@ -49,13 +50,15 @@ class Publishable:
 class Table(Publishable):
     """A task as it is published. rows: the sample of each row, -1 where a row only fills up to the procedure's share.
 
-    procedure: its number on servers. more: further columns, name -> a word for each sample (with images: path, sha256).
+    beyond: samples trained on that have no row, since the procedure has no place for them. procedure: its number on
+    servers. more: further columns, name -> a word for each sample (with images: path, sha256).
     """
 
     facts: DatasetFacts
     task: Task
     labels: Labels
     rows: np.ndarray
+    beyond: np.ndarray
     procedure: int
     classes: tuple[str, ...]
     more: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -76,8 +79,15 @@ class Table(Publishable):
 
         attributes = [("image", "INTEGER"), ("group", "INTEGER"), ("parts", "STRING"),
                       *((name, "STRING") for name in self.more), (TARGET, list(self.classes))]  # fmt: skip
-        return arff.dumps({"description": _head(self.facts, self.task), "relation": self.name,
+        return arff.dumps({"description": self._head(), "relation": self.name,
                            "attributes": attributes, "data": self._data()})  # fmt: skip
+
+    def _head(self) -> str:
+        """Records as JSON, in comment lines."""
+        words = part_words(self.task.folds, self.beyond) if len(self.beyond) else []
+        lines = {"dataset": asdict(self.facts), "beyond": dict(zip(self.beyond.tolist(), words, strict=True)),
+                 "task": {name: value for name, value in vars(self.task).items() if name != "folds"}}  # fmt: skip
+        return "\n".join(f"{_HEAD}{name} {json.dumps(value)}" for name, value in lines.items())
 
     def _data(self) -> list[list]:
         target, groups, parts = self.labels.target, self._groups(), part_words(self.task.folds, self.rows)
@@ -116,7 +126,8 @@ class Table(Publishable):
         )
         if self.procedure == PROCEDURES["ordered"]:
             text += "Rows are in the order in which '20% Holdout (Ordered)' divides them as metamed did; "
-            text += f"{int((self.rows < 0).sum())} rows without an image fill up the training part to its share."
+            text += f"{int((self.rows < 0).sum())} rows without an image fill up the training part to its share"
+            text += f"; {len(self.beyond)} training images found no place." if len(self.beyond) else "."
         return latin(text, DESCRIPTION)
 
 
@@ -129,9 +140,11 @@ def make_table(
     if labels.target.ndim == 2:
         raise NotApplicable("OpenML's classification knows one label a sample, not several")
     arrange = _ordered if len(task.folds) == 1 else _crossvalidated
-    rows, procedure = arrange(task, labels)
-    table = Table(_sendable(facts), task, labels, rows, procedure, _class_names(facts, labels), more or {})
-    if folds_of(part_words(task.folds, rows), rows) != task.folds:
+    rows, beyond, procedure = arrange(task, labels)
+    classes = _class_names(facts, labels)
+    table = Table(_sendable(facts), task, labels, rows, beyond, procedure, classes, more or {})
+    samples = np.concatenate([rows, beyond])
+    if folds_of(part_words(task.folds, samples), samples) != task.folds:
         raise NotApplicable("the samples of its folds are in an order that a table cannot hold")
     return table
 
@@ -148,18 +161,24 @@ def _class_names(facts: DatasetFacts, labels: Labels) -> tuple[str, ...]:
     return names if len(names) == n == len({*names, ""}) - 1 else tuple(map(str, range(n)))
 
 
-def _ordered(task: Task, labels: Labels) -> tuple[np.ndarray, int]:
-    """One fold: training rows first, and so many rows that the last ones, a fifth, are exactly the tested ones."""
+def _ordered(task: Task, labels: Labels) -> tuple[np.ndarray, np.ndarray, int]:
+    """One fold: training rows first, and so many rows that the last ones, a fifth, are exactly the tested ones.
+
+    Whole patients make the tested part of a holdout a little smaller than a fifth at times: then a few training
+    samples, evenly chosen, have no row. More than BEYOND of them would make another task of it.
+    """
     fold = task.folds[0]
-    train, test = sorted((*fold.train, *fold.validation)), sorted(fold.test)
-    free = rows_for_test(len(test)) - len(train) - len(test)
-    if free < 0:
+    train, test = np.array(sorted((*fold.train, *fold.validation))), sorted(fold.test)
+    place = rows_for_test(len(test)) - len(test)
+    if (surplus := max(len(train) - place, 0)) > BEYOND * len(train):
         raise NotApplicable(f"{len(test)} of {len(train) + len(test)} samples are tested on; the only procedure of "
                             "OpenML that keeps patients together tests on a fifth")  # fmt: skip
-    return np.array([*train, *[-1] * free, *test]), PROCEDURES["ordered"]
+    beyond = train[spread(len(train), surplus)] if surplus else train[:0]
+    rows = [*np.setdiff1d(train, beyond), *[-1] * (place - len(train) + surplus), *test]
+    return np.array(rows), beyond, PROCEDURES["ordered"]
 
 
-def _crossvalidated(task: Task, labels: Labels) -> tuple[np.ndarray, int]:
+def _crossvalidated(task: Task, labels: Labels) -> tuple[np.ndarray, np.ndarray, int]:
     """Several folds: possible where they are those that the server will make."""
     k = len(task.folds)
     if f"{k}-fold" not in PROCEDURES:
@@ -168,7 +187,7 @@ def _crossvalidated(task: Task, labels: Labels) -> tuple[np.ndarray, int]:
     theirs = next(crossvalidation(labels.target[rows].tolist(), len(rows), k))
     if any(rows[t].tolist() != sorted(fold.test) for t, fold in zip(theirs, task.folds, strict=True)):
         raise NotApplicable(f"its {k} folds are not those that an OpenML server makes (patients kept together?)")
-    return rows, PROCEDURES[f"{k}-fold"]
+    return rows, rows[:0], PROCEDURES[f"{k}-fold"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,12 +254,6 @@ def folds_of(words: Sequence[str], rows: np.ndarray) -> tuple[Split, ...]:
 # ---- records in the comments of the ARFF
 
 
-def _head(facts: DatasetFacts, task: Task) -> str:
-    of_task = {name: value for name, value in vars(task).items() if name != "folds"}
-    lines = {"dataset": asdict(facts), "task": of_task}
-    return "\n".join(f"{_HEAD}{name} {json.dumps(value)}" for name, value in lines.items())
-
-
 def read_table(text: str) -> tuple[DatasetFacts, Task, np.ndarray] | None:
     """Dataset, task and the sample of each row of an ARFF that `Table.arff` wrote; None for anybody else's.
 
@@ -257,7 +270,8 @@ def read_table(text: str) -> tuple[DatasetFacts, Task, np.ndarray] | None:
         columns = [name for name, _ in data["attributes"]]
         image, parts = (columns.index(name) for name in ("image", "parts"))
         rows = np.array([-1 if row[image] is None else int(row[image]) for row in data["data"]])
-        folds = folds_of([row[parts] for row in data["data"]], rows)
+        beyond = {int(sample): str(word) for sample, word in head.get("beyond", {}).items()}
+        folds = folds_of([*(row[parts] for row in data["data"]), *beyond.values()], np.array([*rows, *beyond]))
         return _facts(head["dataset"]), _task(**head["task"], folds=folds), rows
     except (arff.ArffException, AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ReadError(f"a table of metamed that cannot be read ({type(error).__name__}: {error})") from None
