@@ -64,6 +64,17 @@ def test_learned_from_one_table_and_judged_on_another(capsys, tmp_path):
     assert "--train needs --table" in capsys.readouterr().err
 
 
+def test_two_tables_need_not_know_the_same_facts(capsys, tmp_path):
+    old, new = study(tmp_path / "old.csv", range(10, 20), 1), study(tmp_path / "new.csv", range(6), 2)
+    facts = tmp_path / "facts"
+    facts.mkdir()
+    modalities = [f"d{d},{100 * (d + 1)},{'mri' if d % 2 else 'ct'}" for d in range(6)]
+    write(facts / "datasets.csv", "dataset,n_train,modality", [*modalities, *[f"d{d},{50 * d}," for d in range(10, 20)]])
+    for pair in ((old, new), (new, old)):
+        found, _ = answer(capsys, "--train", pair[0], "--table", pair[1], "--facts", facts)
+        assert rankers(found)["metamed"]["tau"] > 0.5
+
+
 def test_tables_without_common_items_cannot_teach(capsys, tmp_path):
     other = write(tmp_path / "other.csv", HEADER, [f"d{d},n{m},auc,0.{5 + m}{d},p" for d in range(3) for m in range(3)])
     assert call(["exam", "--train", str(other), "--table", str(study(tmp_path / "new.csv"))]) == 4

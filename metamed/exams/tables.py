@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -65,6 +65,10 @@ class Table:
         hints = {name: value[:, index] for name, value in self.hints.items()}
         items = tuple(self.items[j] for j in index)
         return replace(self, scores=self.scores[:, index], items=items, hints=hints, **item_facts)
+
+    def knowing(self, names: Iterable[str]) -> Table:
+        """With no other facts about datasets than the named ones."""
+        return replace(self, facts={n: self.facts[n] for n in self.facts if n in names})
 
     def hidden(self, shown: Sequence[str] = ()) -> Table:
         """Without scores but those of the `shown` items (runs on the target). NaN is asked, -inf is no candidate."""
