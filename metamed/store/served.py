@@ -239,17 +239,18 @@ class Served:
 
     def evaluations(self, measure: str, *, per_fold: bool = False, limit: int = -1, offset: int = 0,
                     order: str | None = None, tag: str | None = None, **ids: Iterable[int] | None) -> list[tuple]:
-        """(run, task, flow, setup, uploader, created, error, value, array or folds) of runs without error.
+        """(run, task, flow, setup, uploader, created, error, value, array or folds): runs with an error have no scores.
 
         By number, or by value if order is "asc" or "desc". per_fold: value is None, and the last entry the list of
         the folds' values. The pages follow one prefix of the primary key, however many runs there are.
         """
         where, values = _where(ids, tag, "run", "served_run.")
+        some = f"AND run IN (SELECT id FROM served_run WHERE 1 {where})" if where else ""
         by = f"value {order.upper()}, run" if order in ("asc", "desc") else "run"
         rows = self._all(
-            f"SELECT {_COLUMNS}, value, array FROM served_score JOIN served_run ON served_run.id = run "
-            "WHERE measure = ? AND repeat = ? AND fold = ? AND sample = ? AND error IS NULL "
-            f"{where} ORDER BY {by} LIMIT ? OFFSET ?",
+            f"SELECT {_COLUMNS}, value, array FROM (SELECT run, value, array FROM served_score "
+            f"WHERE measure = ? AND repeat = ? AND fold = ? AND sample = ? {some} ORDER BY {by} LIMIT ? OFFSET ?) "
+            f"JOIN served_run ON served_run.id = run ORDER BY {by}",
             measure, *(FIRST_FOLD if per_fold else GLOBAL), *values, limit, offset)  # fmt: skip
         return self._with_folds(measure, rows) if per_fold else rows
 

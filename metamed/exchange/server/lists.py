@@ -6,10 +6,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
 
 from metamed.exchange.server.calls import Call, Pieces, route
-from metamed.exchange.server.documents import NAMESPACE, as_json
+from metamed.exchange.server.documents import NAMESPACE, as_json, text
 from metamed.exchange.server.flows import setup_document
 from metamed.exchange.server.lookups import DISPLAYED, TASK_TYPES, entity, file_of, flow_tree, full_name
 from metamed.exchange.server.refusals import Refused
@@ -238,7 +237,8 @@ def list_runs(call: Call, path: str = "") -> dict | Pieces:
     rows = _not_too_many(call.served.runs(errors=chosen.get("show_errors", False), **which), 513, 512)
     types = {t.id: t.facts["type"] for t in call.served.entities("task")}
     names = ("run_id", "task_id", "setup_id", "flow_id", "uploader", "task_type_id", "upload_time", "error_message")
-    values = ((run, task, setup, flow, user, types.get(task, 1), created, error or "")
+    said = (lambda error: error) if call.as_json else text
+    values = ((run, task, setup, flow, user, types.get(task, 1), created, said(error or ""))
               for run, task, flow, setup, user, created, error in rows)  # fmt: skip
     return _sent(call, "runs", "run", names, values)
 
@@ -259,21 +259,23 @@ def list_evaluations(call: Call, path: str = "") -> dict | Pieces:
     _not_too_many(rows, 543, 542)
     names = ("run_id", "task_id", "setup_id", "flow_id", "flow_name", "data_id", "data_name", "function",
              "upload_time", "uploader", "value", "values" if per_fold == "true" else "array_data")  # fmt: skip
-    return _sent(call, "evaluations", "evaluation", names, _evaluations(call.served, chosen["function"], rows))
+    return _sent(call, "evaluations", "evaluation", names, _evaluations(call, chosen["function"], rows))
 
 
-def _evaluations(served: Served, measure: str, rows: list[tuple]) -> Iterator[tuple]:
-    flows = {f.id: full_name(f) for f in served.entities("flow", ids={row[2] for row in rows})}
+def _evaluations(call: Call, measure: str, rows: list[tuple]) -> Iterator[tuple]:
+    served, said = call.served, (lambda word: word) if call.as_json else text  # each name once, not in every row
+    flows = {f.id: said(full_name(f)) for f in served.entities("flow", ids={row[2] for row in rows})}
     tasks = {t.id: t.facts["data"] for t in served.entities("task", ids={row[1] for row in rows})}
-    data = {d.id: d.facts["name"] for d in served.entities("data", ids=set(tasks.values()))}
+    data = {d.id: said(d.facts["name"]) for d in served.entities("data", ids=set(tasks.values()))}
     for run, task, flow, setup, user, created, _, value, more in rows:
-        more = json.dumps(more) if isinstance(more, list) else more
-        yield (run, task, setup, flow, flows[flow], tasks[task], data[tasks[task]], measure, created, user,
-               None if value is None else repr(value), more)  # fmt: skip
+        of = tasks.get(task)
+        if flow in flows and of in data:  # else it was deleted a moment ago
+            yield (run, task, setup, flow, flows[flow], of, data[of], measure, created, user, value,
+                   more if more is None else json.dumps(more) if isinstance(more, list) else said(more))  # fmt: skip
 
 
 def _sent(call: Call, root: str, name: str, columns: tuple[str, ...], rows: Iterable[tuple]) -> Pieces:
-    """A list of rows whose columns become elements; None leaves one out."""
+    """A list of rows whose columns become elements; None leaves one out. Words in XML are escaped already."""
     if call.as_json:
         whole = {root: {name: [dict(zip(columns, row, strict=True)) for row in rows]}}
         return Pieces([as_json(whole)], "application/json")
@@ -290,8 +292,7 @@ def _as_xml(root: str, name: str, columns: tuple[str, ...], rows: Iterable[tuple
         if present not in templates:
             inner = "".join(f"<oml:{c}>%s</oml:{c}>" for c, here in zip(columns, present, strict=True) if here)
             templates[present] = f"<oml:{name}>{inner}</oml:{name}>\n"
-        values = [v if isinstance(v, int) else escape(v) for v in row if v is not None]
-        pieces.append(templates[present] % tuple(values))
+        pieces.append(templates[present] % tuple([v for v in row if v is not None]))
         if len(pieces) == 500:
             yield "".join(pieces)
             pieces = []
