@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, replace
 from itertools import product
 
 from metamed import training
 from metamed.dataset import Dataset
 from metamed.errors import MetamedError
+from metamed.executors import spread, worker_died
 from metamed.jobs import Job, Result, is_probe, perform, setting_of
 from metamed.methods import checked, get_method
 from metamed.records import Run, Setup, Source, Task
@@ -111,9 +112,11 @@ def pending(suite: Suite, store: Store, find: Callable[[str], Dataset], **option
         task = make_task(dataset, procedure=suite.procedure, size=size, seed=split)
         tasks[dataset.digest, task.folds] = dataset, task
     options |= {"find": find, "keep_weights": suite.keep_weights}
+    given = set()
     for setup, seed, (dataset, task) in product(suite.setups, suite.seeds, tasks.values()):
         job = make_job(setup, task, dataset, store, seed=seed, **options)
-        if not _learned_from(job) and not store.has(job.run.id):
+        if not _learned_from(job) and job.run.id not in given and not store.has(job.run.id):
+            given.add(job.run.id)  # two setups that differ in a default alone are one
             yield job
 
 
@@ -135,29 +138,21 @@ def run_suite(
 ) -> list[Run]:
     """Run what is missing of a suite; return the new runs. Interrupted, it goes on where it stopped.
 
-    executor: anything like concurrent.futures (processes, Dask, submitit); None runs here. Workers return records,
-    the caller alone writes. workers: how many jobs may be under way at once.
+    executor: anything like concurrent.futures (`executors.executor_at`: processes, Dask, Slurm); None runs here.
+    Workers return records, the caller alone writes. workers: how many jobs may be under way at once.
     """
     done: list[Run] = []
-    under_way: dict[Future, Job] = {}
-
-    def keep(result: Result, job: Job) -> None:
-        done.append(_keep(result, job, store))
+    jobs = pending(suite, store, find, device=device, threads=threads)
+    for job, future in spread(perform, jobs, executor, workers) if executor else ((j, None) for j in jobs):
+        done.append(_keep(_result(future, job) if future else perform(job), job, store))
         if report:
             report(done[-1], job)
-
-    for job in pending(suite, store, find, device=device, threads=threads):
-        if executor is None:
-            keep(perform(job), job)
-            continue
-        under_way[executor.submit(perform, job)] = job
-        if len(under_way) >= workers:
-            _collect(under_way, keep)
-    while under_way:
-        _collect(under_way, keep)
     return done
 
 
-def _collect(under_way: dict[Future, Job], keep: Callable[[Result, Job], None]) -> None:
-    for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-        keep(future.result(), under_way.pop(future))
+def _result(future: Future, job: Job) -> Result:
+    """What came of a job elsewhere; a run with its error where it took two workers with it, one after the other."""
+    if worker_died(error := future.exception()):
+        text = f"{type(error).__name__}: its worker died, twice (out of memory, or killed)"
+        return Result(replace(job.run, error=text), {})
+    return future.result()

@@ -15,14 +15,15 @@ FLOORS = """
 0  assessments
 0  dataset
 0  records
-1  methods measures readers
+1  methods measures readers executors robustness machine
 2  tasks store trust training
 2  report metafeatures flows
 3  sources ensembles
 3  jobs
-3  experiments exams
+3  experiments exams prediction
 3  metalearner
 4  recommend exchange asking
+4  tuning
 5  cli
 6  __init__ __main__
 """
@@ -37,7 +38,7 @@ GUESTS = {
     "pydicom": {"readers"},
     "nibabel": {"readers"},
     "tifffile": {"readers"},
-    "torch": {"training", "flows", "sources", "jobs", "experiments"},
+    "torch": {"training", "flows", "sources", "jobs", "machine"},
     "torchvision": {"flows", "sources"},
     "timm": {"flows"},
     "safetensors": {"training"},
@@ -55,7 +56,9 @@ GUESTS = {
     "starlette": {"exchange"},
     "uvicorn": {"exchange"},
     "defusedxml": {"exchange"},
-    "optuna": {"experiments"},
+    "optuna": {"tuning"},
+    "distributed": {"executors"},
+    "submitit": {"executors"},
     "matplotlib": {"report"},
     "jinja2": {"report", "exchange"},
     "platformdirs": {"store", "recommend"},
