@@ -113,7 +113,7 @@ def test_large_images_are_not_kept_and_blocks_follow_the_chunks(tmp_path, monkey
     asked, decode = [], H5Images._read
     monkeypatch.setattr(H5Images, "_read", lambda self, a, b: asked.append((a, b)) or decode(self, a, b))
     assert np.array_equal(everything(data)[:, 0], images)
-    assert asked == [(0, 12), (12, 24), (24, 36), (36, 40)] and data.images._kept is None
+    assert sorted(asked) == [(0, 12), (12, 24), (24, 36), (36, 40)] and data.images._kept is None
 
 
 def test_companions(tmp_path):

@@ -7,14 +7,16 @@ image, so that an image's values do not depend on the images around it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
 
 from metamed.metafeatures import plain
 from metamed.metafeatures.plain import HALF, QUANTILES, STEPS, THUMBNAIL, local_patterns
+from metamed.parallel import cores, in_order
 
-__all__ = ["COMPILED", "HALF", "QUANTILES", "image_statistics", "local_patterns", "ratio"]
+__all__ = ["COMPILED", "HALF", "QUANTILES", "image_statistics", "local_patterns", "measure_blocks", "ratio"]
 
 VERSION = 1  # of pixels.c: a build of another one is not used
 SUMS = (  # of pixels.c, in its order
@@ -39,6 +41,13 @@ def _compiled():
 
 
 COMPILED = _compiled()
+BLOCK = 2**17 if COMPILED is None else 2**19  # pixels measured together: numpy's steps should stay in the cache
+
+
+def measure_blocks(blocks: Iterable[np.ndarray], low: float, span: float, pixels: int) -> Iterator[dict]:
+    """`image_statistics` of each block, in order; on all cores if there is more to do (`pixels`) than starts them."""
+    threads = cores() if pixels > 4 * BLOCK else 1
+    return in_order(lambda block: image_statistics(block, low, span), blocks, threads)
 
 
 def image_statistics(images: np.ndarray, low: float, span: float, compiled=COMPILED) -> dict[str, np.ndarray]:

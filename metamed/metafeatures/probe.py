@@ -10,9 +10,9 @@ import numpy as np
 
 from metamed.dataset import UNLABELLED, Dataset, Images, grey, spread, take
 from metamed.errors import NotApplicable
-from metamed.metafeatures.kernels import HALF, image_statistics
+from metamed.metafeatures import kernels
+from metamed.metafeatures.kernels import HALF, measure_blocks
 
-PIXELS = 2**17  # a block of images this large stays in the processor's cache
 READ = 2**25  # values asked of the reader at once
 ROWS = 2000  # rows in a distance matrix
 COLUMNS = 256  # columns of a row: as many as a thumbnail has cells
@@ -76,10 +76,10 @@ class Probe:
         return (0.0, 1.0) if low >= 0 and high <= 1 else (float(low), float(high - low) or 1.0)
 
     def _blocks(self) -> Iterator[np.ndarray]:
-        """The chosen images, (k, C, H, W) of about `PIXELS` pixels at a time."""
+        """The chosen images, (k, C, H, W) of about `kernels.BLOCK` pixels at a time."""
         images = self.dataset.images
         size = int(np.clip(READ // np.prod(images.shape[1:]), 1, 256))
-        step = max(1, PIXELS // int(np.prod(images.shape[-2:])))
+        step = max(1, kernels.BLOCK // int(np.prod(images.shape[-2:])))
         for part, array in images.chunks(size if size < 64 else size // 64 * 64):
             chosen = self.indices[slice(*np.searchsorted(self.indices, [part.start, part.stop]))] - part.start
             for start in range(0, len(chosen), step):
@@ -112,8 +112,7 @@ class Probe:
             values = _finite(take(self.dataset.images, self.indices)).astype(np.float64)
             order = np.lexsort((self._labels_of(self.indices), _key(values)))
             return {"features": values[order]}, self.indices[order]
-        low, span = self.scale
-        blocks = [image_statistics(block, low, span) for block in self._blocks()]
+        blocks = list(self.measured_blocks())
         table = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
         table["thumbnail"] = _whole_levels(table["thumbnail"].reshape(len(self.indices), -1))
         ties = self._labels_of(self.indices), table["variance"], table["mean"]
@@ -124,6 +123,11 @@ class Probe:
     def image_indices(self) -> np.ndarray:
         """Where each image that was looked at lies in the dataset, in order of content."""
         return self._measured[1]
+
+    def measured_blocks(self) -> Iterator[dict[str, np.ndarray]]:
+        """Statistics of the chosen images, a block at a time, in their order, each image decoded once."""
+        pixels = len(self.indices) * int(np.prod(self.dataset.images.shape[-2:]))
+        return measure_blocks(self._blocks(), *self.scale, pixels)
 
     def _labels_of(self, images: np.ndarray) -> np.ndarray:
         return self._all_labels[images if self.dataset.bags is None else self.dataset.bags[images]]

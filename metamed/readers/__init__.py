@@ -12,6 +12,7 @@ import numpy as np
 
 from metamed.dataset import KINDS, UNLABELLED, ArrayImages, Card, Dataset
 from metamed.errors import NotApplicable, ReadError, UnknownName
+from metamed.readers.chunks import read_rows
 from metamed.readers.encodings import PARTS, Axes
 from metamed.readers.inspection import inspect
 from metamed.readers.layouts import Archive, Wanted, interpret
@@ -137,7 +138,7 @@ class H5Images(LazyImages):
             for key, (n, _) in zip(self.keys, self.rows, strict=True):
                 low, high = max(start - offset, 0), min(stop - offset, n)
                 if low < high:
-                    parts.append(self.axes.arrange(file[key][low:high], self.values))
+                    parts.append(self.axes.arrange(read_rows(file[key], low, high), self.values))
                 offset += n
         return finite(parts[0] if len(parts) == 1 else np.concatenate(parts), start, self.path.name)
 

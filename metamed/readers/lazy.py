@@ -1,4 +1,4 @@
-"""Images of which only "decode these" is known: passes in blocks, and small ones kept in memory after the first."""
+"""Images of which only "decode these" is known: passes in blocks, and small ones kept in memory by the second."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 
 from metamed.dataset import ArrayImages
 from metamed.errors import ReadError
+from metamed.parallel import cores, in_order
 
-KEPT_BYTES = 256 << 20  # hashing, meta-features and training each pass over the images: decode small ones once
-_BLOCK_BYTES = 64 << 20  # decoded at a time
+KEPT_BYTES = 256 << 20  # hashing, meta-features and training each pass over the images: decode small ones twice
+_BLOCK_BYTES = 4 << 20  # decoded at a time by each thread
 
 
 class LazyImages(ABC):
@@ -22,6 +23,7 @@ class LazyImages(ABC):
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype):
         self.shape, self.dtype = shape, np.dtype(dtype)
         self._kept: np.ndarray | None = None
+        self._passes = 0
 
     @abstractmethod
     def _read(self, start: int, stop: int) -> np.ndarray:
@@ -59,9 +61,12 @@ class LazyImages(ABC):
             yield from ArrayImages(self._kept).chunks(size)
             return
         n, step = len(self), self._block()
-        keep = np.empty(self.shape, self.dtype) if n * self._item_bytes <= KEPT_BYTES else None
-        for start in range(0, n, step):
-            block = self._read(start, min(start + step, n))
+        self._passes += 1  # who passes once streams, and needs no copy of it all
+        small = n * self._item_bytes <= KEPT_BYTES
+        keep = np.empty(self.shape, self.dtype) if small and (self._passes > 1 or n <= step) else None
+        starts = range(0, n, step)
+        blocks = in_order(lambda start: self._read(start, min(start + step, n)), starts, 1 if n <= step else cores())
+        for start, block in zip(starts, blocks, strict=True):
             if keep is not None:
                 keep[start : start + len(block)] = block
                 if start + step >= n:
