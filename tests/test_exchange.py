@@ -312,7 +312,7 @@ def test_no_document_holds_what_is_not_meant_for_others(tmp_path):
 
 
 def test_with_images_their_hashes_and_paths_are_told():
-    from metamed.exchange.publish import identified
+    from metamed.exchange.images import identified
 
     store, data = Store.memory(), images()
     add_run(store, data)

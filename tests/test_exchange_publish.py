@@ -11,7 +11,7 @@ import pytest
 from exchanged import SETUPS, add_run, images, network
 
 from metamed.errors import MetamedError, PublishError
-from metamed.exchange import publish as publishing
+from metamed.exchange import sending
 from metamed.exchange.client import Server
 from metamed.exchange.publish import publish
 from metamed.exchange.retrieve import retrieve
@@ -26,8 +26,8 @@ pytest.importorskip("openml")
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(publishing, "PAUSE", 0.01)
-    monkeypatch.setattr(publishing, "POLL", (0.05, 0.1))
+    monkeypatch.setattr(sending, "PAUSE", 0.01)
+    monkeypatch.setattr(sending, "POLL", (0.05, 0.1))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_a_lost_answer_whose_tag_is_lost_too_is_found_by_its_predictions(server,
 
     with network(address) as proxy:
         proxy.faults = [("run/", "lose"), ("run/", lambda: None)]
-        look_up = publishing.Publisher._find_run
+        look_up = sending.Publisher._find_run
 
         def forgetful(self, parcel, *rest):
             if parcel.run.id == first.id:
@@ -154,7 +154,7 @@ def test_a_lost_answer_whose_tag_is_lost_too_is_found_by_its_predictions(server,
             return look_up(self, parcel, *rest)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(publishing.Publisher, "_find_run", forgetful)
+            patch.setattr(sending.Publisher, "_find_run", forgetful)
             outcome = publish(store, to=proxy.url)
     assert len(outcome.numbers) == 2 and len(set(outcome.numbers.values())) == 2
     tasks = [e.id for e in served.entities("task") if served.get("data", e.facts["data"]).facts["name"] == "untagged"]
@@ -165,7 +165,7 @@ def test_a_server_that_stays_away_is_an_error_and_nothing_is_lost(server, tmp_pa
     address, served = server
     store = filled(tmp_path / "a.db", "away")
     with network(address) as proxy:
-        proxy.faults = [("run/", "lose-before")] * 0 + [("run/", "cut")] * publishing.ATTEMPTS
+        proxy.faults = [("run/", "lose-before")] * 0 + [("run/", "cut")] * sending.ATTEMPTS
         with pytest.raises(PublishError, match="no answer to POST run/ .* 4 times, and nothing there"):
             publish(store, to=proxy.url)
         assert publish(store, to=proxy.url).sent == 2
@@ -307,7 +307,7 @@ def test_datasets_that_are_not_active_do_not_hold_up_the_others(server, tmp_path
     address, served = server
     store = filled(tmp_path / "a.db", "prompt", runs=1)
     filled(tmp_path / "a.db", "slow", runs=1)
-    ask = publishing.Publisher._active
+    ask = sending.Publisher._active
     slow = {}
 
     def active(self, number):
@@ -315,7 +315,7 @@ def test_datasets_that_are_not_active_do_not_hold_up_the_others(server, tmp_path
         slow[name] = slow.get(name, 0) + 1
         return ask(self, number) and (name != "slow" or slow[name] > 2)
 
-    monkeypatch.setattr(publishing.Publisher, "_active", active)
+    monkeypatch.setattr(sending.Publisher, "_active", active)
     seen = []
     outcome = publish(store, to=address, wait=0, report=lambda *step: seen.append(step))
     assert outcome.waiting == ["slow"] and outcome.sent == 1
@@ -351,8 +351,8 @@ def test_a_run_that_is_refused_does_not_keep_back_the_others(server, tmp_path, m
     address, served = server
     store = filled(tmp_path / "a.db", "refused", runs=2)
     bad = store.runs()[0]
-    real = publishing.run_document
-    monkeypatch.setattr(publishing, "run_document", lambda run, *given: real(run, *given).replace(
+    real = sending.run_document
+    monkeypatch.setattr(sending, "run_document", lambda run, *given: real(run, *given).replace(
         "<oml:tag>metamed</oml:tag>", "<oml:tag>not allowed</oml:tag>" if run == bad else ""))
     outcome = publish(store, to=address)
     assert outcome.sent == 1 and "refused" in outcome.differences[0] and bad.id not in outcome.numbers

@@ -86,7 +86,7 @@ def _suite(name: str | None):
 
 
 def _columns(paths: list[str]) -> dict:
-    from metamed.exchange.publish import identified
+    from metamed.exchange.images import identified
     from metamed.readers import read
 
     return {digest: columns for path in paths for digest, columns in identified(read(path)).items()}

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -103,16 +104,22 @@ def make_flow(setup: Setup, versions: Sequence[int], metamed: str) -> Flow:
 
 def _methods(setup: Setup) -> list[Method]:
     try:
-        return [described().get(name) or get_method(name) for name in (setup.method, setup.recipe) if name]
+        return [_described().get(name) or get_method(name) for name in (setup.method, setup.recipe) if name]
     except UnknownName as error:
         raise NotApplicable(f"nobody here knows how to run it: {error}") from None
+
+
+@cache
+def _described() -> dict[str, Method]:
+    return described()
 
 
 def signature(setup: Setup) -> tuple[dict[str, Domain], dict[str, Scalar]]:
     """All parameters of a setup's method, recipe and training: what each may be, and its default."""
     from metamed import training
+    from metamed.jobs import is_probe
 
-    added = ["image_size"] if setup.method.startswith("probe.") else list(training.SPACE)
+    added = ["image_size"] if is_probe(setup) else list(training.SPACE)
     methods = _methods(setup)
     space = {k: d for m in methods for k, d in m.space.items()} | {k: training.SPACE[k] for k in added}
     return space, {k: v for m in methods for k, v in m.defaults.items()} | {k: training.DEFAULTS[k] for k in added}

@@ -41,8 +41,8 @@ def find_images(facts: DatasetFacts) -> Dataset:
     raise NotApplicable(f"the images of {facts.name} (digest {facts.digest[:12]}) are not {where}")
 
 
-def identify(dataset: Dataset) -> dict[str, list[str]]:
-    """For each sample (image or bag) the path within its dataset and the sha256 of its pixels."""
+def identified(dataset: Dataset) -> dict[str, dict[str, list[str]]]:
+    """What `publish(columns=…)` tells of images: path and sha256 of each sample (image or bag), by digest."""
     n = dataset.n_samples
     members = [np.flatnonzero(dataset.bags == bag) for bag in range(n)] if dataset.bags is not None else None
     hashes = []
@@ -53,4 +53,4 @@ def identify(dataset: Dataset) -> dict[str, list[str]]:
         hashes.append(sha.hexdigest())
     paths = getattr(dataset.images, "paths", None)
     names = [f"{dataset.name}[{sample}]" for sample in range(n)] if paths is None or members else list(map(str, paths))
-    return {"path": names, "sha256": hashes}
+    return {dataset.digest: {"path": names, "sha256": hashes}}

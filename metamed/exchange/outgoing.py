@@ -140,14 +140,15 @@ class _Planner:
 
     def plan(self, suite: Suite | None) -> Plan:
         parcels, offline = [], {}
+        tasks, setups, self._sources = ({r.id: r for r in self.store.records(t)} for t in ("task", "setup", "source"))
         chosen = _Choice(suite) if suite else None
         for run in self.store.runs():
             try:
-                task, setup = self.store.get(run.task), self.store.get(run.setup)
-                if chosen and not chosen(run, task, setup):
-                    continue
-                parcels.append(self._parcel(run, task, setup))
-            except (NotApplicable, UnknownName) as why:
+                if run.task not in tasks or run.setup not in setups:
+                    raise NotApplicable("its task or its setup is not in this store")
+                if not chosen or chosen(run, tasks[run.task], setups[run.setup]):
+                    parcels.append(self._parcel(run, tasks[run.task], setups[run.setup]))
+            except NotApplicable as why:
                 offline.setdefault(str(why), []).append(run)
         values, facts = self.store.measured(), {p.table.facts.digest: p.table.facts for p in parcels}
         metatables = tuple(MetaTable(f, values[digest]) for digest, f in facts.items() if values.get(digest))
@@ -156,32 +157,32 @@ class _Planner:
     def _parcel(self, run: Run, task: Task, setup: Setup) -> Parcel:
         if run.error:
             raise NotApplicable("a failed run has no predictions, and servers hide it")
-        table = self._table(task)
+        table = self._table(run.task, task)
         flow = make_flow(setup, run.versions, run.environment.get("metamed", "0"))
         if setup_from(flow.name, settings_of(setup)).sources != setup.sources:
             raise NotApplicable("its sources have names that cannot be told apart")
-        sources = tuple(s for s in self.store.records("source") if s.name in setup.sources and s.sha256 in run.weights)
+        sources = tuple(s for s in self._sources.values() if s.name in setup.sources and s.sha256 in run.weights)
         try:
             predictions = self.store.artifact(run, "predictions.npz")
         except UnknownName:
             raise NotApplicable("its predictions are not in this store (it was made elsewhere)") from None
         return Parcel(run, setup, flow, table, sources, predictions)
 
-    def _table(self, task: Task) -> Table:
-        """The table of a task, made once; what stands against it is remembered too."""
-        if task.id not in self.tables:
+    def _table(self, id: str, task: Task) -> Table:
+        """The table of a task, made once; what stands against it is remembered too. id: the task's, dear to compute."""
+        if id not in self.tables:
             try:
                 facts = self.store.dataset(task.digest)
                 labels = read_labels(self.store.artifact(task.digest, LABELS))
-                self.tables[task.id] = make_table(task, facts, labels, self.columns.get(task.digest))
+                self.tables[id] = make_table(task, facts, labels, self.columns.get(task.digest))
             except UnknownName:
                 why = "the labels of its dataset are not in this store (add the dataset, or run something on it)"
-                self.tables[task.id] = NotApplicable(why)
+                self.tables[id] = NotApplicable(why)
             except NotApplicable as why:
-                self.tables[task.id] = why
-        if isinstance(self.tables[task.id], NotApplicable):
-            raise self.tables[task.id]
-        return self.tables[task.id]
+                self.tables[id] = why
+        if isinstance(self.tables[id], NotApplicable):
+            raise self.tables[id]
+        return self.tables[id]
 
 
 class _Choice:
