@@ -273,7 +273,7 @@ def test_pages(toy):
         for link in set(re.findall(r'href="(/[^"]*)"', page.text)):
             assert requests.get(address + link, timeout=30).status_code == 200, link
     board = requests.get(f"{address}/t/1", timeout=30).text
-    assert board.index("1.0000") < board.index("0.0000") and "run 1" in board
+    assert board.index("1.0000") < board.index("0.0000") and ">1</a>" in board
     assert requests.get(f"{address}/t/99", timeout=30).status_code == 404
 
 

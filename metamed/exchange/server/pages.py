@@ -17,7 +17,7 @@ _PAGE = 100  # rows
 _LOWER_IS_BETTER = ("error", "time", "cost", "entropy", "memory", "hours", "variance", "bias")
 _START = """import openml
 openml.config.server = "{base}/api/v1/xml"
-openml.config.apikey = "normaluser"  # on this machine; elsewhere the key that `metamed serve --new-key NAME` gave
+openml.config.apikey = "normaluser"  # or the key that `metamed serve --new-key NAME` printed
 openml.datasets.list_datasets(output_format="dataframe")"""
 
 
@@ -148,7 +148,7 @@ def _runs(served: Served, ids: Iterable[int]) -> Section:
     flows = {f.id: f for f in served.entities("flow", ids={r[2] for r in found})}
     names, users = _names_of_tasks(served, {r[1] for r in found}), served.users()
     rows = [(Cell(run, f"/r/{run}"), Cell(flows[flow].facts["name"], f"/f/{flow}"), Cell(names[task], f"/t/{task}"),
-             Cell(users.get(user, "")), Cell(created.replace("T", " ")), Cell(error or "ok"))
+             Cell(users.get(user, "")), Cell(_when(created)), Cell(error or "ok"))
             for run, task, flow, _, user, created, error in reversed(found)]  # fmt: skip
     return Section("", rows, ("run", "flow", "task", "by", "uploaded (UTC)", "state"), (0,))
 
@@ -180,7 +180,7 @@ def _dataset(served: Served, id: int) -> Page | None:
     facts, fields = data.facts, data.facts["fields"]
     about = [(n, fields[n]) for n in ("creator", "licence", "citation", "original_data_url", "paper_url",
                                       "default_target_attribute", "ignore_attribute") if fields.get(n)]  # fmt: skip
-    about += [("uploaded", data.created.replace("T", " ")), ("status", facts["status"]), ("MD5", facts["md5"])]
+    about += [("uploaded", _when(data.created)), ("status", facts["status"]), ("MD5", facts["md5"])]
     file = next((n, name) for n, part, name in served.files("data", id) if part == "dataset")
     features = [(Cell(i), Cell(f["name"]), Cell(f["type"]), Cell(_few(f["values"] or ())), Cell(f["missing"]))
                 for i, f in enumerate(facts["features"][:_PAGE])]  # fmt: skip
@@ -203,13 +203,16 @@ def _task(served: Served, id: int) -> Page | None:
                                                     "predictive_accuracy")  # fmt: skip
     order = "asc" if any(word in measure for word in _LOWER_IS_BETTER) else "desc"
     found = served.evaluations(measure, order=order, limit=_PAGE, task=[id])
-    flows, users = {f.id: f for f in served.entities("flow", ids={r[2] for r in found})}, served.users()
-    board = [(Cell(place), Cell(f"{row[7]:.4f}" if row[7] is not None else ""),
-              Cell(flows[row[2]].facts["name"], f"/f/{row[2]}"), Cell(f"run {row[0]}", f"/r/{row[0]}"),
-              Cell(users.get(row[4], "")), Cell(row[5].replace("T", " "))) for place, row in enumerate(found, 1)]
+    flows = {f.id: f.facts["name"] for f in served.entities("flow", ids={r[2] for r in found})}
+    settings = {s.id: _few((f"{name}={value}" for _, name, value in s.facts["settings"]), 4)
+                for s in served.entities("setup", ids={r[3] for r in found})}  # fmt: skip
+    users = served.users()
+    board = [(Cell(place), Cell(f"{value:.4f}" if value is not None else ""), Cell(flows[flow], f"/f/{flow}"),
+              Cell(settings[setup]), Cell(run, f"/r/{run}"), Cell(users.get(user, "")), Cell(_when(created)))
+             for place, (run, _, flow, setup, user, created, _, value, _) in enumerate(found, 1)]  # fmt: skip
     about = [("target", task.facts["target"] or ""), ("procedure", _procedure(task).name), ("measure", measure)]
     return Page(f"Task {id}: {data.facts['name']}", [
-        Section("Leaderboard", board, ("", measure, "flow", "run", "by", "uploaded (UTC)"), (0, 1)),
+        Section("Leaderboard", board, ("", measure, "flow", "settings", "run", "by", "uploaded (UTC)"), (0, 1, 4)),
         Section("About", [(Cell("dataset"), Cell(data.facts["name"], f"/d/{data.id}")), *_pairs(about),
                           (Cell("splits"), Cell("split file", f"/api_splits/get/{id}/Task_{id}_splits.arff"))])],
         lead=TASK_TYPES[task.facts["type"]])  # fmt: skip
@@ -247,7 +250,7 @@ def _run(served: Served, id: int) -> Page | None:
     kept = [(Cell(part), Cell(name, f"/data/download/{n}/{name}")) for n, part, name in served.files("run", id)]
     about = [(Cell("flow"), Cell(full_name(flow), f"/f/{flow.id}")),
              (Cell("task"), Cell(_names_of_tasks(served, [run.task])[run.task], f"/t/{run.task}")),
-             *_pairs([("by", served.users().get(run.uploader, "")), ("uploaded (UTC)", run.created.replace("T", " ")),
+             *_pairs([("by", served.users().get(run.uploader, "")), ("uploaded (UTC)", _when(run.created)),
                       ("tags", _few(tuple(served.tags("run", id))))])]  # fmt: skip
     per_fold = Section("Scores per fold", folds[:1000], ("measure", "repeat", "fold", "value"), (1, 2, 3))
     return Page(f"Run {id}", [Section("", about), Section("Scores", whole), Section("Settings", settings), per_fold,
@@ -261,6 +264,10 @@ def _study(served: Served, id: int) -> Page | None:
     make = _runs if study.facts["entity"] == "run" else _tasks
     members = make(served, study.facts["members"][:1000])
     return Page(study.facts["name"], [members], lead=study.facts["description"] or "")
+
+
+def _when(created: str) -> str:
+    return created.replace("T", " ")
 
 
 def _pairs(pairs: Iterable[tuple[str, Any]]) -> list[tuple[Cell, Cell]]:
