@@ -13,10 +13,19 @@ from metamed import metalearner
 from metamed.errors import NotApplicable, ReadError
 from metamed.exams import Prediction, exam
 from metamed.exams.examples import tables_of
-from metamed.exams.scales import common_scale, design, fact_distance, family_weights, normal_scores, spread_ranks
+from metamed.exams.scales import (
+    common_scale,
+    design,
+    fact_distance,
+    family_weights,
+    normal_scores,
+    spread_ranks,
+    weighted_mean,
+)
 from metamed.exams.tables import Table
 from metamed.metalearner import MetaLearner, answer, crossfit, fit, fit_predict, list_only, ungated
-from metamed.metalearner.correctors import base_of, corrections, gaussian_process, item_kernels
+from metamed.metalearner.correctors import base_of, corrections, gaussian_process, item_kernels, matched
+from metamed.metalearner.levels import _two_way
 from metamed.metalearner.trees import contributions, evaluate, grow
 from metamed.records import Published, Run, Setup
 from metamed.store import Store
@@ -353,6 +362,36 @@ def test_a_store_without_comparisons_is_refused():
 
 
 # ---- thin evidence
+
+
+def unbalanced(n=12, m=8, seed=0) -> np.ndarray:
+    """Scores that are dataset + item exactly; every second dataset ran only the three weakest items, and is hard."""
+    rng = np.random.default_rng(seed)
+    scores = 0.5 + 0.02 * rng.normal(size=(n, 1)) + 0.04 * np.arange(m)
+    scores[::2, 3:] = np.nan
+    scores[::2] -= 0.2
+    return scores
+
+
+def test_a_row_that_ran_only_the_weak_does_not_praise_them():
+    scores, weights = unbalanced(), np.ones(12)
+    naive = weighted_mean(common_scale(scores), weights)
+    fair = weighted_mean(matched(common_scale(scores), weights), weights)
+    assert np.argsort(fair).tolist() == list(range(8)) and np.argsort(naive).tolist() != list(range(8))
+
+
+def test_rows_without_holes_stay_as_they_are():
+    scale = common_scale(table().scores)
+    assert matched(scale, np.ones(14)) is scale
+    scale = common_scale(unbalanced())
+    assert matched(scale, np.ones(12))[1::2] == pytest.approx(scale[1::2])
+
+
+def test_hardness_of_datasets_and_merit_of_items_are_told_apart():
+    scores = unbalanced()
+    hardness, medians = _two_way(scores)
+    known = np.isfinite(scores)
+    assert (hardness[:, None] + medians)[known] == pytest.approx(scores[known], abs=1e-3)
 
 
 def test_items_that_nobody_else_ran_stand_last_and_alike():

@@ -19,7 +19,7 @@ from metamed.exams.scales import (
 )
 from metamed.exams.tables import Columns, Table
 
-WEAK, STRONG, RIDGE, PENALTY, RANK = 1.0, 4.0, 3.0, 3.0, 2
+WEAK, STRONG, RIDGE, PENALTY, RANK, ROUNDS = 1.0, 4.0, 3.0, 3.0, 2, 10
 MOST_COLUMNS = 100  # of the items' descriptors: thousands of items may each have a word of their own
 SAME_DOMAIN, HINT, KEEP = 3.0, 0.3, 0.45  # weights: same domain, mean hint, both in the answer
 
@@ -147,10 +147,26 @@ def _careful_mean(scale: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return weighted_mean(scale, weights) * total / (total + 1) * (total.max() + 1) / total.max()
 
 
+def matched(scale: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The scale, each row brought to the mean and spread that its items have among all: unbalanced rows then compare.
+
+    A row that holds only the weak, or only such as are much alike, tells nothing of the others: on its own scale its
+    best would look like the best of all. A row without holes stays as it is.
+    """
+    there, out = np.isfinite(scale), scale
+    for _ in range(ROUNDS if not there.all() else 0):
+        merit = weighted_mean(out, weights)
+        own = np.where(there, merit, np.nan)
+        centre = np.nanmean(own, axis=1, keepdims=True) - merit.mean()
+        out = centre + scale * np.nanstd(own, axis=1, keepdims=True) / (merit.std() or 1.0)
+    return out
+
+
 def method_base(train: Table, target: Table) -> Base:
     """For methods: prior list with families weighted equally + the mean of the four corrections and the trees."""
-    scale = common_scale(train.scores)
-    plain = _careful_mean(scale, family_weights(train.families, 1.0))
+    weights = family_weights(train.families, 1.0)
+    scale = matched(common_scale(train.scores), weights)
+    plain = _careful_mean(scale, weights)
     parts = corrections(train, target, np.nan_to_num(scale - plain))
     shape = (len(target.datasets), len(train.items))
     lists, share = np.broadcast_to(plain, shape), 1 / (len(parts) + 1)

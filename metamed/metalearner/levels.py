@@ -9,7 +9,7 @@ import numpy as np
 from metamed.exams import judged
 from metamed.exams.scales import fact_distance
 from metamed.exams.tables import Columns, Table
-from metamed.metalearner.correctors import WEAK
+from metamed.metalearner.correctors import ROUNDS, WEAK
 
 QUANTILE = 0.93  # of the absolute errors inside: pooled over families it gives intervals that hold nine times in ten
 
@@ -33,19 +33,30 @@ def expected_scores(train: Table, target: Table) -> np.ndarray:
     """
     fraction = is_fraction(train.scores)
     values = _link(train.scores, fraction)
-    known = np.isfinite(values)
-    medians = np.array([np.median(v[k]) if k.any() else np.nan for v, k in zip(values.T, known.T, strict=True)])
-    medians = np.where(np.isfinite(medians), medians, np.nanmedian(medians))
+    hardness, medians = _two_way(values)
     facts, asked = _level_facts(train.facts, target.facts)
     expected = np.tile(medians, (len(target.datasets), 1))
     if facts and asked:
         own, near = (np.exp(-fact_distance(facts, f)) for f in (facts, asked))
-        residual = np.where(known, values - medians, 0.0)
+        residual = np.where(np.isfinite(values), values - medians, hardness[:, None])
         expected += near @ np.linalg.solve(own + WEAK * np.eye(len(own)), residual)
     told = np.isfinite(target.scores)
     missed = np.where(told, _link(np.where(told, target.scores, 0.5), fraction) - expected, 0.0)
     expected += missed.sum(1, keepdims=True) / np.maximum(told.sum(1, keepdims=True), 1)
     return 1 / (1 + np.exp(-expected)) if fraction else expected
+
+
+def _two_way(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(how far each dataset lies above the others, each item's median), (n,) and (m,): what a row lacks moves neither."""
+    known = np.isfinite(values)
+    hardness = np.zeros(len(values))
+    for _ in range(ROUNDS):
+        moved = values - hardness[:, None]
+        medians = np.array([np.median(v[k]) if k.any() else np.nan for v, k in zip(moved.T, known.T, strict=True)])
+        medians = np.where(np.isfinite(medians), medians, np.nanmedian(medians))
+        apart = np.where(known, values - medians, 0.0).sum(1) / np.maximum(known.sum(1), 1)
+        hardness = apart - apart.mean()
+    return hardness, medians
 
 
 def _link(scores: np.ndarray, fraction: bool) -> np.ndarray:

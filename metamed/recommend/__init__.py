@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -68,7 +68,7 @@ def recommend(
     candidates = learner.predict(asked, evidence.setups, store)
     candidates, own = with_own_runs(candidates, evidence, known, data)
     costs = Costs(data.kind, store)
-    candidates = [replace(c, cost=costs.minutes(c.setup, n_train, side_of(data))) for c in candidates]
+    candidates = [replace(c, cost=costs.minutes(c.setup, n_train, side_of(data), data.n_samples)) for c in candidates]
     candidates, notes = wishes.keep(_allowed(candidates, store, family), store)
     ranking = tuple(sorted(candidates, key=_order))[:top]
     near = caution.experience(vector, evidence.vectors)
@@ -173,12 +173,12 @@ class Evidence:
         return dict(found)
 
     def protocol(self, procedure: str) -> str:
-        """What predicted scores stand for: our procedure with the samples that most runs got, or the papers'."""
-        own = Counter(_size(r["protocol"]) for r in self.rows if r["study"] == "metamed")
-        if not own:
+        """What predicted scores stand for: our procedure with the samples that runs got, or the papers' own."""
+        sizes = sorted({_size(r["protocol"]) for r in self.rows if r["study"] == "metamed"})
+        if not sizes:
             return "the papers' own protocols: nothing was run here yet"
-        size = own.most_common(1)[0][0]
-        return procedure + (f" with at most {size:.0f} labelled samples" if math.isfinite(size) else "")
+        limits = [f"{size:.0f}" for size in sizes if math.isfinite(size)]
+        return procedure + (f" (runs with at most {limits[-1]} labelled samples)" if len(limits) == len(sizes) else "")
 
     def best_runs(self, datasets: Iterable[str], most: int = 3) -> list[str]:
         """One line a dataset: its best setups here, each with its mean score and the id of a run."""

@@ -32,7 +32,7 @@ class Costs:
     def __init__(self, kind: Kind, store):
         tasks = {t.id: t for t in store.records("task") if t.kind == kind}
         setups = {s.id: s for s in store.records("setup")}
-        self._sizes = {f.digest: max(f.height or 1, f.width or 1) for f in store.records("dataset")}
+        self._known = {f.digest: f for f in store.records("dataset")}
         self._rates: dict[tuple, list[float]] = defaultdict(list)
         for (work, device, _), rates in self._by_dataset(store.runs(kind), tasks, setups).items():
             self._rates[work, device].append(rates)
@@ -43,14 +43,20 @@ class Costs:
         for run in runs:
             task, setup = tasks.get(run.task), setups.get(run.setup)
             if run.error is None and run.seconds > 0 and task and setup and "device" in run.environment:
-                units = len(task.folds[0].train) * _pixels(setup, self._sizes.get(task.digest, 1))
+                units = self._units(setup, task)
                 key = (_work(setup), run.environment["device"], task.digest)
                 most[key] = max(most.get(key, 0.0), run.seconds / max(units, 1))
         return most
 
-    def minutes(self, setup: Setup, n_train: int, side: int) -> dict[str, float]:
-        """Expected minutes by device ("cpu", "cuda") for `n_train` samples of images `side` pixels long."""
-        units = n_train * _pixels(setup, side)
+    def _units(self, setup: Setup, task: Task) -> float:
+        of = self._known.get(task.digest)
+        side = max(of.height or 1, of.width or 1) if of else 1
+        n_train = len(task.folds[0].train)
+        return _samples(setup, n_train, (of and of.n_samples) or n_train) * _pixels(setup, side)
+
+    def minutes(self, setup: Setup, n_train: int, side: int, n_samples: int | None = None) -> dict[str, float]:
+        """Expected minutes by device ("cpu", "cuda") for `n_train` of `n_samples` images `side` pixels long."""
+        units = _samples(setup, n_train, n_samples or n_train) * _pixels(setup, side)
         devices = {device for work, device in self._rates if work == _work(setup)}
         return {d: median(self._rates[_work(setup), d]) * units / 60 for d in sorted(devices)}
 
@@ -61,6 +67,15 @@ def side_of(dataset: Dataset) -> int:
     return max(shape[-2:]) if len(shape) >= 4 else 1
 
 
+def _samples(setup: Setup, n_train: int, n_samples: int) -> int:
+    """Images that decide the compute: of a probe all, for it reads the features of every one."""
+    return n_samples if _is_probe(setup) else n_train
+
+
+def _is_probe(setup: Setup) -> bool:
+    return bool(setup.sources) and setup.recipe is None
+
+
 def _pixels(setup: Setup, side: int) -> int:
     """Pixels of an image as the network sees it: nothing is enlarged for a network without a source."""
     size = setup.hyperparameters.get("image_size", IMAGE_SIZE)
@@ -69,6 +84,6 @@ def _pixels(setup: Setup, side: int) -> int:
 
 def _work(setup: Setup) -> tuple:
     """What decides the compute: of a probe, the features of its sources; else everything."""
-    if setup.sources and setup.recipe is None:
+    if _is_probe(setup):
         return (setup.sources, setup.hyperparameters.get("image_size"))
     return (setup.id,)
