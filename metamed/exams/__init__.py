@@ -219,8 +219,10 @@ def exam_across(train: Table, test: Table, rankers: dict[str, Ranker], *, seed: 
     """Train on one table, judged on another that has items in common, without the families that they share."""
     common = [item for item in train.items if item in test.items]
     if len(common) < 2:
-        raise NotApplicable(f"{train.name} and {test.name} have {len(common)} items in common; an order needs two. "
-                            f"--items says which columns name an item ('{train.items[0]}', '{test.items[0]}')")  # fmt: skip
+        raise NotApplicable(
+            f"{train.name} and {test.name} have {len(common)} items in common; an order needs two. "
+            f"--items says which columns name an item ('{train.items[0]}', '{test.items[0]}')"
+        )
     train = train.columns([train.items.index(i) for i in common]).knowing(test.facts)
     test = test.columns([test.items.index(i) for i in common]).knowing(train.facts)
     asked = test.rows(judged(test))

@@ -47,7 +47,7 @@ def expected_scores(train: Table, target: Table) -> np.ndarray:
 
 
 def _two_way(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(how far each dataset lies above the others, each item's median), (n,) and (m,): what a row lacks moves neither."""
+    """(how far each dataset lies above the others, (n,), each item's median, (m,)): what a row lacks moves neither."""
     known = np.isfinite(values)
     hardness = np.zeros(len(values))
     for _ in range(ROUNDS):
