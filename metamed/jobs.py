@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import io
-import platform
-import time
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from metamed import training
+from metamed import machine, training
 from metamed.dataset import Dataset
 from metamed.ensembles import mixed, weigh
 from metamed.errors import MetamedError
 from metamed.measures import evaluate, get_measure
 from metamed.methods import Plan, Shape, get_method
 from metamed.records import Run, Setup, Source, Task
-from metamed.sources import encode, features_key, load_source
+from metamed.robustness import SHIFTS, shifted
+from metamed.sources import encode, features_key, frozen, load_source
+from metamed.training.answers import NetworkAnswer, ProbeAnswer
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Job:
     """All that a worker needs for one run, and nothing of the store: it can travel to another process or machine.
 
     weights: the file of each source. features: frozen features of the whole dataset for each source, where known.
-    partner: what the first source learned from, for recipes that learn it beside the target.
+    partner: what the first source learned from, for recipes that learn it beside the target. precision: fp32 or bf16;
+    auto takes the faster one. robust: also evaluate on shifted test images (`robustness`).
     """
 
     setup: Setup
@@ -40,6 +43,8 @@ class Job:
     threads: int | None = None
     keep_weights: bool = False
     partner: Dataset | None = None
+    precision: str = "auto"
+    robust: bool = False
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -69,62 +74,52 @@ def perform(job: Job, progress: Callable | None = None) -> Result:
     if job.threads:
         torch.set_num_threads(job.threads)
     device = training.pick_device(job.device)
-    start = _seconds(device)
-    environment = _environment(device)
+    meter, environment = machine.Meter(device), machine.environment(device)
     try:
         outcome = (_probe if is_probe(job.setup) else _train)(job, progress)
+        seconds = meter.seconds
+        evaluations = _evaluations(job, outcome)
     except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
         text = f"{type(error).__name__}: {error}".splitlines()[0][:128]
-        return Result(replace(job.run, seconds=_seconds(device) - start, environment=environment, error=text), {})
-    run = replace(
-        job.run,
-        evaluations=_evaluations(job, outcome),
-        seconds=_seconds(device) - start,
-        environment=environment | outcome.environment,
-    )
+        return Result(replace(job.run, seconds=meter.seconds, environment=environment | meter.read(), error=text), {})
+    environment |= outcome.environment | meter.read()
+    run = replace(job.run, evaluations=evaluations, seconds=seconds, environment=environment)
     return Result(run, {"predictions.npz": _predictions(job, outcome)} | outcome.artifacts, outcome.features)
-
-
-def _seconds(device) -> float:
-    """Compute spent so far: core-seconds on a CPU, whatever else the machine is doing; wall seconds on a GPU."""
-    return time.process_time() if device.type == "cpu" else time.perf_counter()
-
-
-def _environment(device) -> dict[str, str]:
-    import torch
-
-    import metamed
-
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "device": device.type,
-        "hardware": name,
-        "threads": str(torch.get_num_threads()),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "metamed": metamed.__version__,
-    }
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """Predicted probabilities of the validation and the test part, with what came along."""
+    """Predicted probabilities of the validation and the test part, with what came along.
+
+    answer: gives a module from images to such probabilities, for whoever asks about other images.
+    """
 
     validation: np.ndarray
     test: np.ndarray
+    answer: Callable
     environment: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, bytes] = field(default_factory=dict)
     features: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def _evaluations(job: Job, outcome: _Outcome) -> dict[str, tuple[float, ...]]:
-    """Every measure on the test part, and the task's own on the validation part as `validation_<measure>`."""
+    """Every measure on the test part; the task's own on the validation part as `validation_<measure>`, and on shifted
+    test images as `<measure>@<shift>` where that was asked for."""
     split, target = job.task.folds[0], job.dataset.target
     values = evaluate(job.task.kind, target[list(split.test)], outcome.test)
     chosen = get_measure(job.task.measure)(target[list(split.validation)], outcome.validation)
-    if np.isfinite(chosen):
-        values[f"validation_{job.task.measure}"] = chosen
-    return {name: (value,) for name, value in values.items()}
+    values[f"validation_{job.task.measure}"] = chosen
+    values |= _robustness(job, outcome.answer()) if job.robust else {}
+    return {name: (value,) for name, value in values.items() if np.isfinite(value)}
+
+
+def _robustness(job: Job, answer) -> dict[str, float]:
+    """The task's measure on test images with noise, blur and a meaningless mark."""
+    test = np.array(job.task.folds[0].test)
+    images = training.load_images(job.dataset.images, test, _side(job))
+    truth, measure = job.dataset.target[test], get_measure(job.task.measure)
+    answers = {how: training.logits_of(answer, shifted(images, how, seed=job.seed)) for how in SHIFTS}
+    return {f"{measure.name}@{how}": measure(truth, said) for how, said in answers.items()}
 
 
 def _predictions(job: Job, outcome: _Outcome) -> bytes:
@@ -150,14 +145,19 @@ def setting_of(setup: Setup) -> dict:
     return training.DEFAULTS | {k: v for k, v in setup.hyperparameters.items() if k in training.SPACE}
 
 
-def _own(setup: Setup, name: str) -> dict:
+def own(setup: Setup, name: str) -> dict:
+    """The hyperparameters of a setup that are those of its method or of its recipe."""
     return {k: v for k, v in setup.hyperparameters.items() if k in get_method(name).space}
 
 
-def _side(job: Job) -> int:
+def side_of(setup: Setup, height: int, width: int) -> int:
     """Pixels per side: what is asked for, but images are enlarged only for networks that come from a source."""
-    asked, own = setting_of(job.setup)["image_size"], max(job.dataset.images.shape[2:])
-    return asked if job.setup.sources else min(asked, own)
+    asked = setting_of(setup)["image_size"]
+    return asked if setup.sources else min(asked, max(height, width))
+
+
+def _side(job: Job) -> int:
+    return side_of(job.setup, *job.dataset.images.shape[2:4])
 
 
 def _shape(job: Job, channels: int, side: int) -> Shape:
@@ -170,9 +170,10 @@ def _train(job: Job, progress: Callable | None) -> _Outcome:
         return _train_each(job, progress)
     images = _images(job)
     fitted = _fit(job, images, progress)
-    kept = {"weights.safetensors": training.weights_bytes(fitted.model)} if job.keep_weights else {}
+    kept = {weights_file(): training.weights_bytes(fitted.model)} if job.keep_weights else {}
     environment = {"precision": fitted.precision, "epochs": str(len(fitted.losses))}
-    return _Outcome(*_answers(job, fitted.model, images), environment, kept)
+    answer = partial(_network_answer, job, [fitted.model])
+    return _Outcome(*_answers(job, fitted.model, images), answer, environment, kept)
 
 
 def _train_each(job: Job, progress: Callable | None) -> _Outcome:
@@ -188,7 +189,7 @@ def _train_each(job: Job, progress: Callable | None) -> _Outcome:
         fitted = _fit(replace(job, setup=one, sources=(source,), weights=(path,)), images, progress)
         models[source.name] = fitted.model
     truth, measure = job.dataset.target[list(job.task.folds[0].validation)], get_measure(job.task.measure)
-    how = (recipe.defaults | _own(job.setup, recipe.name))["combine"]
+    how = (recipe.defaults | own(job.setup, recipe.name))["combine"]
     if how == "soup":
         sign = 1 if measure.higher else -1
         model, members = training.soup(models, lambda m: sign * measure(truth, _answers(job, m, images)[0]), images[0])
@@ -199,9 +200,20 @@ def _train_each(job: Job, progress: Callable | None) -> _Outcome:
         weights = weigh(how, {name: a[0] for name, a in each.items()}, truth, measure)
         answers = [mixed({name: a[part] for name, a in each.items()}, weights) for part in (0, 1)]
     text = " ".join(f"{name}={weight:.4f}" for name, weight in weights.items())
-    files = {f"weights{f'-{n}' if n else ''}.safetensors": m for n, m in models.items() if job.keep_weights}
-    return _Outcome(*answers, {"precision": fitted.precision, "ensemble": text},
-                    {name: training.weights_bytes(m) for name, m in files.items()})  # fmt: skip
+    shares = {name: weights[name] for name in models if name in weights} or {"": 1.0}
+    answer = partial(_network_answer, job, [models[name] for name in shares], list(shares.values()))
+    kept = {weights_file(name): training.weights_bytes(models[name]) for name in shares} if job.keep_weights else {}
+    kept |= {"ensemble.json": json.dumps(shares).encode()} if kept else {}
+    return _Outcome(*answers, answer, {"precision": fitted.precision, "ensemble": text}, kept)
+
+
+def weights_file(member: str = "") -> str:
+    """In which file of a run the weights of its network lie; of an ensemble, those of the one from that source."""
+    return f"weights{f'-{member}' if member else ''}.safetensors"
+
+
+def _network_answer(job: Job, models: list, weights: Sequence[float] = (1.0,)) -> NetworkAnswer:
+    return NetworkAnswer(models, weights, multi_label=job.dataset.multi_label)
 
 
 def _images(job: Job) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -226,7 +238,7 @@ def _fit(job: Job, images: tuple[np.ndarray, ...], progress: Callable | None) ->
     split, y = job.task.folds[0], job.dataset.target
     training.seed_everything(job.seed)
     shape = _shape(job, 3 if x.shape[1] == 1 else x.shape[1], x.shape[-1])
-    net = get_method(job.setup.method).build(shape, **_own(job.setup, job.setup.method))
+    net = get_method(job.setup.method).build(shape, **own(job.setup, job.setup.method))
     plan, normalise = _plan(job, net, shape)
     return training.fit(
         plan,
@@ -240,6 +252,7 @@ def _fit(job: Job, images: tuple[np.ndarray, ...], progress: Callable | None) ->
         partner=_partner(job, len(x)) if plan.partner else None,
         seed=job.seed,
         device=job.device,
+        precision=job.precision,
         progress=progress,
     )
 
@@ -276,11 +289,13 @@ def _plan(job: Job, net, shape: Shape):
         raise MetamedError(f"recipe '{job.setup.recipe}' needs a source to start from")
     mean, sd = load_source(net.encoder, job.sources[0], job.weights[0])
     recipe = get_method(job.setup.recipe)
-    return recipe.build(net, job.setup.sources, shape, **_own(job.setup, recipe.name)), (mean, sd)
+    return recipe.build(net, job.setup.sources, shape, **own(job.setup, recipe.name)), (mean, sd)
 
 
 def _probe(job: Job, progress: Callable | None) -> _Outcome:
     """Fit a quick classifier on frozen features; those of several sources stand side by side."""
+    from metamed.flows.heads import head_of
+
     if not job.sources:
         raise MetamedError(f"{job.setup.method} needs a source whose features it probes")
     known = dict(job.features)
@@ -292,7 +307,15 @@ def _probe(job: Job, progress: Callable | None) -> _Outcome:
     x = np.concatenate([known[features_key(s, size)] for s in job.sources], axis=1).astype(np.float32)
     split, y = job.task.folds[0], job.dataset.target
     training.seed_everything(job.seed)
-    probe = get_method(job.setup.method).build(_shape(job, x.shape[1], size), **_own(job.setup, job.setup.method))
+    probe = get_method(job.setup.method).build(_shape(job, x.shape[1], size), **own(job.setup, job.setup.method))
     probe.fit(x[list(split.train)], y[list(split.train)], None)
     answers = [np.exp(probe.predict(x[list(part)])) for part in (split.validation, split.test)]
-    return _Outcome(*answers, {"precision": "fp32"}, {}, {k: v for k, v in known.items() if k not in job.features})
+    new = {k: v for k, v in known.items() if k not in job.features}
+    kept = {"probe.safetensors": training.weights_bytes(head_of(probe))} if job.keep_weights else {}
+    return _Outcome(*answers, lambda: _probe_answer(job, head_of(probe)), {"precision": "fp32"}, kept, new)
+
+
+def _probe_answer(job: Job, head) -> ProbeAnswer:
+    channels, size = job.dataset.images.shape[1], setting_of(job.setup)["image_size"]
+    encoders = [frozen(s, p, channels, size, job.device) for s, p in zip(job.sources, job.weights, strict=True)]
+    return ProbeAnswer(encoders, head.to(training.pick_device(job.device)))

@@ -103,7 +103,7 @@ def features_key(source: Source, image_size: int) -> str:
 
 def encode(dataset: Dataset, source: Source, path: Path, image_size: int, device: str = "auto") -> np.ndarray:
     """Frozen features of every image, float16 (n, n_features), from a source's encoder."""
-    model = _frozen(source, path, dataset.images.shape[1], image_size, device)
+    model = frozen(source, path, dataset.images.shape[1], image_size, device)
     return _features(model, dataset.images, image_size)
 
 
@@ -123,13 +123,13 @@ def embedder(
     def embed(images: Images) -> np.ndarray:
         channels = images.shape[1]
         if channels not in models:
-            models[channels] = _frozen(chosen, path, channels, image_size, device)
+            models[channels] = frozen(chosen, path, channels, image_size, device)
         return _features(models[channels], images, image_size)
 
     return embed
 
 
-def _frozen(source: Source, path: Path, channels: int, image_size: int, device: str):
+def frozen(source: Source, path: Path, channels: int, image_size: int, device: str):
     from metamed.flows.blocks import encoder as build
 
     encoder = build(Shape(3 if channels == 1 else channels, (image_size, image_size), 0), source.network)
