@@ -46,6 +46,10 @@ FIRST = (
 SHIPPED = (IMAGENET, BIRDS, INSECTS)
 SIZES, SPLITS = (50, 100, 200, 400, None), (0, 1, 2)  # labelled images, training and validation together; None: all
 FEW_SIZES = (50, 200, None)
+COMPACT = tuple(  # a third of all images: features of many sources are affordable
+    d for d in CLASSIFICATION if d not in ("brain_tumor_mri", "pneumoniamnist", "mednist", "cifar10_sub",
+                                           "omniglot_alphabets", "sklearn_digits")
+)  # fmt: skip
 
 
 def probes(sources: tuple[str, ...], *methods: str, **settings) -> tuple[Setup, ...]:
@@ -101,15 +105,17 @@ CONFUSED = tuple(made(d, "mobilenet") for d in SHUFFLED)  # from ImageNet on, by
 TRAINED = (
     Setup("mobilenet", {"learning_rate": 0.003}, "finetune", (IMAGENET,)),
     Setup("small_cnn"),
-    Setup("mobilenet", {"learning_rate": 0.003}, "finetune", (BIRDS,)),
     Setup("mobilenet", {"unfrozen": 4}, "freeze", (IMAGENET,)),
     Setup("mobilenet", {"learning_rate": 0.003}),
+    Setup("mobilenet", {"learning_rate": 0.003}, "finetune", (BIRDS,)),
 )
+UNTUNED = probes((*RANDOM_SMALL, *SMALL[::-1]), image_size=32)
+TURNED = probes((*RANDOM_MOBILE[:1], *CHAINED, *RANDOM_MOBILE[1:]))
 TUNED = tuple(Setup("mobilenet", {"learning_rate": 0.003}, "finetune", (source,)) for source in CHAINED)
 
 
-def _everywhere(name: str, setups: tuple[Setup, ...], sizes=SIZES, splits=SPLITS) -> Suite:
-    return Suite(name, CLASSIFICATION, setups, sizes=sizes, procedure="holdout", splits=splits)
+def _everywhere(name: str, setups: tuple[Setup, ...], sizes=SIZES, splits=SPLITS, datasets=CLASSIFICATION) -> Suite:
+    return Suite(name, datasets, setups, sizes=sizes, procedure="holdout", splits=splits)
 
 
 SUITES = {
@@ -119,17 +125,17 @@ SUITES = {
     "probes": _everywhere("probes", probes(SHIPPED, "probe.linear", "probe.knn")),
     "small_sources": learners("small_sources", CLASSIFICATION, FROM_SCRATCH),
     "chained_sources": learners("chained_sources", CLASSIFICATION, ON_IMAGENET),
-    "from_small": _everywhere("from_small", probes((*SMALL, *RANDOM_SMALL), image_size=32), FEW_SIZES),
-    "from_chained": _everywhere("from_chained", probes((*RANDOM_MOBILE[:1], *CHAINED)), FEW_SIZES),
-    "from_small_more": _everywhere("from_small_more", probes((*SMALL, *RANDOM_SMALL), image_size=32), (100, 400)),
-    "from_chained_more": _everywhere("from_chained_more", probes((*CHAINED, *RANDOM_MOBILE)), (100, 400)),
+    "from_small": _everywhere("from_small", UNTUNED, FEW_SIZES, datasets=COMPACT),
+    "from_chained": _everywhere("from_chained", TURNED, FEW_SIZES, datasets=COMPACT),
+    "from_small_more": _everywhere("from_small_more", UNTUNED),
+    "from_chained_more": _everywhere("from_chained_more", TURNED),
     "trained50": _everywhere("trained50", TRAINED, (50,), (0,)),
     "trained100": _everywhere("trained100", TRAINED, (100,), (0,)),
     "tuned": _everywhere("tuned", TUNED, (100,), (0,)),
     "varied_sources": learners("varied_sources", (*SHUFFLED, *GREY), FROM_SCRATCH),
     "resized_sources": learners("resized_sources", RESIZED, FROM_SCRATCH, sizes=(50, 150, None)),
     "fewer_sources": learners("fewer_sources", FEWER, FROM_SCRATCH, sizes=(300,)),
-    "from_varied": _everywhere("from_varied", probes(VARIED, image_size=32), FEW_SIZES),
+    "from_varied": _everywhere("from_varied", probes(VARIED, image_size=32), (50, None), (0, 1), COMPACT),
     "shuffled_sources": learners("shuffled_sources", SHUFFLED, ON_IMAGENET),
-    "from_shuffled": _everywhere("from_shuffled", probes(CONFUSED), FEW_SIZES),
+    "from_shuffled": _everywhere("from_shuffled", probes(CONFUSED), FEW_SIZES, datasets=COMPACT),
 }
