@@ -80,9 +80,17 @@ def task_classes(served: Served, task: Entity) -> tuple[np.ndarray | None, int]:
 
 def test_sets(served: Served, task: Entity) -> list[tuple[int, int, np.ndarray]]:
     """(repeat, fold, rows) of each test set of a task."""
-    classes, rows = task_classes(served, task)
-    made = folds(int(task.facts["inputs"]["estimation_procedure"]), classes, rows)
-    return [(repeat, fold, test) for repeat, fold, _, test in made]
+    data = entity(served, "data", task.facts["data"], 111)
+    path, _ = served.file(file_of(served, "data", data.id, "dataset")[0])
+    nominal = class_labels(data, task.facts["target"]) is not None
+    procedure, rows = task.facts["inputs"]["estimation_procedure"], data.facts["qualities"]["NumberOfInstances"]
+    return _test_sets(str(path), task.facts["target"] if nominal else None, is_sparse(data), int(procedure), int(rows))
+
+
+@lru_cache(16)
+def _test_sets(path: str, nominal: str | None, sparse: bool, procedure: int, rows: int) -> list:
+    classes = None if nominal is None else _column(path, nominal, sparse)
+    return [(repeat, fold, test) for repeat, fold, _, test in folds(procedure, classes, rows)]
 
 
 def n_splits(task: Entity) -> tuple[int, int]:
