@@ -11,6 +11,7 @@ from torch import nn
 from metamed.errors import MetamedError
 
 NEVER = -1e4  # logit of a class that training did not see
+_SAME = 1e-5  # distance below which two samples are one
 _LEAST = 1e-7  # least probability, as probes answer
 
 
@@ -44,13 +45,15 @@ class Neighbours(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         x = (features - self.mean) / self.scale
         distance, which = self._distances(x).topk(self._k, largest=False)
-        same = distance == 0  # points that are the sample itself decide alone
-        weight = torch.where(same.any(1, keepdim=True), same.float(), 1 / distance.clamp_min(1e-30))
+        same = distance < _SAME  # points that are the sample itself decide alone
+        weight = torch.where(same.any(1, keepdim=True), same.float(), 1 / distance.clamp_min(_SAME))
         weight = weight / weight.sum(1, keepdim=True)
         return (weight.unsqueeze(-1) * self.votes[which]).sum(1).clamp_min(_LEAST)
 
     def _distances(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cdist(x, self.points, compute_mode="donot_use_mm_for_euclid_dist")
+        x, points = x.double(), self.points.double()  # in double precision the short formula is exact enough
+        squares = (x**2).sum(1, keepdim=True) + (points**2).sum(1) - 2 * x @ points.T
+        return squares.clamp_min(0).sqrt().float()
 
 
 def _buffers(module: nn.Module, **values) -> None:

@@ -28,15 +28,17 @@ def make_job(
     seed: int = 0,
     download: bool = False,
     find: Callable[[str], Dataset] | None = None,
+    sources: tuple[Source, ...] | None = None,
     **options,
 ) -> Job:
     """A job with its sources found; options are those of `Job`. Raises for unknown names and values before any work.
 
-    find: gives a dataset by its name, for recipes that learn from a source's images too.
+    find: gives a dataset by its name, for recipes that learn from a source's images too. sources: those that the setup
+    names; the store's latest ones of these names if None.
     """
     extra = {"image_size": training.SPACE["image_size"]} if is_probe(setup) else training.SPACE
     setup = checked(setup, extra, training.DEFAULTS)
-    sources = tuple(store.source(name) for name in setup.sources)
+    sources = tuple(store.source(name) for name in setup.sources) if sources is None else sources
     weights = tuple(find_weights(source, store, download=download) for source in sources)
     keys = [features_key(s, setting_of(setup)["image_size"]) for s in sources] if is_probe(setup) else []
     known = {k: f for k in keys if (f := store.features(k, dataset.digest)) is not None}
@@ -70,16 +72,92 @@ def run_setup(
     store: Store,
     *,
     seed: int = 0,
-    device: str = "auto",
     download: bool = False,
-    keep_weights: bool = False,
     find: Callable[[str], Dataset] | None = None,
     progress: Callable | None = None,
+    **options,
 ) -> Run:
-    """Run one setup once, keep the run with its predictions in the store, and return it. A failed run is kept too."""
-    options = {"download": download, "device": device, "keep_weights": keep_weights, "find": find}
-    job = make_job(setup, task, dataset, store, seed=seed, **options)
+    """Run one setup once, keep the run with its predictions in the store, and return it. A failed run is kept too.
+
+    options: those of `Job`, such as device, keep_weights, robust.
+    """
+    job = make_job(setup, task, dataset, store, seed=seed, download=download, find=find, **options)
     return _keep(perform(job, progress), job, store)
+
+
+# ---- stored runs again
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """A stored run and the same run made again. notes: what is not the same any more, one line each."""
+
+    before: Run
+    again: Run
+    notes: tuple[str, ...]
+
+    @property
+    def differences(self) -> dict[str, tuple[float, float]]:
+        """Measures that came out otherwise: (before, again). Stored evidence is rounded to 6 digits."""
+        both = {m: (self.before.score(m), self.again.score(m)) for m in self.before.evaluations}
+        return {m: (a, b) for m, (a, b) in both.items() if not abs(a - b) <= EQUAL * max(1.0, abs(a))}
+
+
+EQUAL = 1e-5  # what two scores may differ by and still be called equal
+
+
+def repeat(run: Run, dataset: Dataset, store: Store, evidence: Store | None = None, *, progress: Callable | None = None,
+           keep_weights: bool = False, **options) -> Repetition:  # fmt: skip
+    """Make a stored run again, with its task, setup, seed, weights, threads and precision, and compare.
+
+    evidence: the store that knows the run (`store` if None); the new one is kept in `store`. options: those of
+    `make_job`. Raises MetamedError where the dataset is not the one that the run was made on.
+    """
+    evidence = evidence or store
+    setup, task = evidence.get(run.setup), evidence.get(run.task)
+    if task.digest != dataset.digest:
+        raise MetamedError(
+            f"{dataset.name} is not what run {run.id[:12]} was made on: {task.dataset} has digest {task.digest[:12]}, "
+            f"this one {dataset.digest[:12]}. Give that dataset, read in the same way"
+        )
+    known, sources = run.environment, sources_of(run, setup, evidence)
+    as_then = {name: known[name] for name in ("precision", "device") if name in known}
+    as_then |= {"threads": int(known["threads"])} if "threads" in known else {}
+    options = as_then | {"keep_weights": keep_weights} | options
+    job = make_job(setup, task, dataset, evidence, seed=run.seed, sources=sources, **options)
+    again = _keep(perform(job, progress), job, store)
+    return Repetition(run, again, tuple(_changes(run, again, setup, job.setup)))
+
+
+def run_of(id: str, store: Store) -> Run:
+    """A run by its id, or by the first 8 or more digits of it."""
+    run = store.get(id)
+    if not isinstance(run, Run):
+        raise MetamedError(f"{id} is a {type(run).__name__.lower()}, not a run. `metamed list runs` shows them")
+    return run
+
+
+def sources_of(run: Run, setup: Setup, store: Store) -> tuple[Source, ...]:
+    """The very sources that a run started from: by name and by the hash of their weights."""
+    known = {(source.name, source.sha256): source for source in store.records("source")}
+    for name, sha256 in zip(setup.sources, run.weights, strict=True):
+        if (name, sha256) not in known:
+            raise MetamedError(f"run {run.id[:12]} started from weights '{name}' with sha256 {sha256[:12]}, which are "
+                               "not known here. `metamed store merge` brings them")  # fmt: skip
+    return tuple(known[pair] for pair in zip(setup.sources, run.weights, strict=True))
+
+
+def _changes(before: Run, again: Run, setup: Setup, now: Setup) -> Iterator[str]:
+    if before.error:
+        yield f"the stored run had failed: {before.error}"
+    if before.versions != again.versions:
+        yield f"methods have changed since: versions {before.versions} then, {again.versions} now"
+    if setup.id != now.id:
+        yield f"defaults have changed since: {setup.label} then, {now.label} now"
+    for fact in ("hardware", "torch", "threads", "precision"):
+        then, today = before.environment.get(fact), again.environment.get(fact)
+        if then and today and then != today and not again.environment.get("system", "").endswith(then):
+            yield f"{fact}: {then} then, {today} now"  # of early runs the hardware is the architecture alone
 
 
 # ---- suites
@@ -91,7 +169,8 @@ class Suite:
 
     datasets: names, found by whoever runs the suite. splits: seeds of the tasks; each draws another test part and
     another training part. Runs go setup by setup, each on all datasets with all seeds: an interrupted suite leaves
-    evidence in balance over datasets. So put the cheap and the important setups first.
+    evidence in balance over datasets. So put the cheap and the important setups first. robust: also evaluate on shifted
+    test images.
     """
 
     name: str
@@ -102,6 +181,7 @@ class Suite:
     procedure: str | None = None
     splits: tuple[int, ...] = (0,)
     keep_weights: bool = False
+    robust: bool = False
 
 
 def pending(suite: Suite, store: Store, find: Callable[[str], Dataset], **options) -> Iterator[Job]:
@@ -111,7 +191,7 @@ def pending(suite: Suite, store: Store, find: Callable[[str], Dataset], **option
     for split, size, dataset in product(suite.splits, suite.sizes, datasets.values()):
         task = make_task(dataset, procedure=suite.procedure, size=size, seed=split)
         tasks[dataset.digest, task.folds] = dataset, task
-    options |= {"find": find, "keep_weights": suite.keep_weights}
+    options |= {"find": find, "keep_weights": suite.keep_weights, "robust": suite.robust}
     given = set()
     for setup, seed, (dataset, task) in product(suite.setups, suite.seeds, tasks.values()):
         job = make_job(setup, task, dataset, store, seed=seed, **options)

@@ -20,7 +20,8 @@ FLOORS = """
 2  report metafeatures flows
 3  sources ensembles
 3  jobs
-3  experiments exams prediction
+3  experiments exams
+3  prediction
 3  metalearner
 4  recommend exchange asking
 4  tuning
