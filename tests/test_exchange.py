@@ -357,7 +357,7 @@ def test_a_setup_that_is_stored_fits_into_its_documents(hyperparameters, method,
     except MetamedError:
         return
     assert len(setup_string(setup)) <= SETTING and LATIN(setup_string(setup))
-    assert all(re.fullmatch(r"[A-Za-z0-9_.,():=-]+", k) and len(k) <= NAME for k in setup.hyperparameters)
+    assert all(re.fullmatch(r"[A-Za-z0-9_.,():-]+", k) and len(k) <= NAME for k in setup.hyperparameters)
     assert len(f"metamed.classification.{setup.method}") <= FLOW_NAME
 
 

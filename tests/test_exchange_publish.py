@@ -5,11 +5,13 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from exchanged import SETUPS, add_run, images, network
 
+from metamed.dataset import Card
 from metamed.errors import MetamedError, PublishError
 from metamed.exchange import sending
 from metamed.exchange.client import Server
@@ -104,6 +106,24 @@ def test_a_number_that_leads_nowhere_any_more_is_looked_up_again(server, tmp_pat
         box.keep(key.task.id, 987654)
     assert publish(store, to=address).sent == 1
     assert held(served, store) == Counter(data=1, flow=1, task=1, run=1)
+
+
+def test_names_of_any_kind_are_brought_into_the_form_that_servers_take(server, tmp_path):
+    """Refused or changed after the fact, they would keep a run offline for ever."""
+    address, _ = server
+    store, url = Store(tmp_path / "a.db"), "https://example.org/a folder/\u00e9"
+    card = Card("\u00d6CT <&>", "\u00e9ye", ("it's", 'a "b", {c}'), (), "CC BY-NC 4.0 \u00a9", url, "f\u00e4mily & co")
+    data = replace(images("\u00e9tude 1 & 2/<x>", seed=4), card=card)
+    add_run(store, data)
+    store.add_metafeatures(data, {"entropy.mean": 3.0})
+    suite = Suite("a suite with a name that is long, and \u00e9", (data.name,), SETUPS)
+    outcome = publish(store, to=address, suite=suite)
+    assert outcome.sent == 1 and outcome.differences == []
+    fresh = Store.memory()
+    assert retrieve(fresh, server=address, suite=str(max(s.id for s in server[1].entities("study")))).new == 1
+    kept = fresh.dataset(data.digest).card
+    assert kept.license == store.dataset(data.digest).card.license and kept.classes == card.classes
+    assert kept.family == "f\u00e4mily & co" and kept.organ == "\u00e9ye"
 
 
 # ---- a network that fails

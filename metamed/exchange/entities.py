@@ -27,7 +27,8 @@ CLASSIFICATION = 1  # OpenML's number of the task type Supervised Classification
 KEY_TAG = "metamed.k."  # a run's tag, with its id
 RECORD = "metamed.json"  # a run's extra file: what OpenML has no place for
 _PREFIX, SOURCES = "metamed.", "sources"
-_ENVIRONMENT = ("device", "hardware", "threads", "torch", "python", "metamed", "precision", "epochs")
+_ENVIRONMENT = ("device", "hardware", "cores", "threads", "system", "python", "numpy", "torch", "torchvision",
+                "scikit-learn", "metamed", "precision", "epochs", "peak_memory_mb")  # fmt: skip
 
 
 def document(root: str, fields: Mapping) -> str:
@@ -48,11 +49,12 @@ def document(root: str, fields: Mapping) -> str:
 
 def dataset_document(table: Publishable) -> str:
     card = table.facts.card
+    licence = re.sub(r"[^A-Za-z0-9_.(),-]+", "_", card.license)[:LICENCE]
     return document("data_set_description", {
         "name": table.name, "description": table.description, "format": "arff",
-        "licence": latin(card.license, LICENCE) or None, "default_target_attribute": table.target,
+        "licence": licence or None, "default_target_attribute": table.target,
         "ignore_attribute": list(table.ignored), "tag": list(table.tags),
-        "original_data_url": card.url or None})  # fmt: skip
+        "original_data_url": card.url if re.fullmatch(r"[!-~]{1,512}", card.url) else None})  # fmt: skip
 
 
 def task_document(table: Table, dataset: int) -> str:

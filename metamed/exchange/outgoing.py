@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,10 +26,11 @@ from metamed.exchange.entities import (
 from metamed.exchange.tables import MetaTable, Publishable, Table, make_table
 from metamed.experiments import Suite
 from metamed.measures import MEASURES
-from metamed.records import Run, Setup, Source, Task
+from metamed.records import Run, Setup, Source, Task, content_id
 from metamed.store import Store
 from metamed.store.labels import FILE as LABELS
 from metamed.store.labels import read_labels
+from metamed.store.limits import latin
 
 Columns = Mapping[str, Mapping[str, list[str]]]  # digest -> name of a column -> a word for each sample
 
@@ -123,8 +125,15 @@ class Plan:
 def study_words(suite: Suite) -> dict[str, tuple[str, str, str]]:
     """Alias, name and description of a suite's tasks and of its runs."""
     about = f"{len(suite.datasets)} datasets, {len(suite.setups)} setups, {len(suite.seeds)} seeds; made by metamed"
-    return {"task": (f"metamed.{suite.name}", f"metamed {suite.name}", about),
-            "run": (f"metamed.{suite.name}.runs", f"metamed {suite.name}, runs", about)}  # fmt: skip
+    name = latin(suite.name, 200)
+    return {"task": (_alias(suite.name, ""), f"metamed {name}", about),
+            "run": (_alias(suite.name, ".runs"), f"metamed {name}, runs", about)}  # fmt: skip
+
+
+def _alias(name: str, end: str) -> str:
+    """At most 32 of A-Z a-z 0-9 _ . -, and still one alias a name."""
+    alias = "metamed." + re.sub(r"[^A-Za-z0-9_.-]", "_", name) + end
+    return alias if len(alias) <= 32 and name in alias else f"metamed.{content_id(name)[:16]}{end}"
 
 
 def make_plan(store: Store, suite: Suite | None = None, columns: Columns | None = None) -> Plan:

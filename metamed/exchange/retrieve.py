@@ -203,7 +203,7 @@ def opaque(flow: str, version: str, settings: Mapping[str, str]) -> Setup:
     told = {"version": version[:128], "settings": content_id(dict(settings))[:12]}
     kept = {f"p.{k}"[:100]: v for k, v in sorted(settings.items())}
     whole = Setup(legal_name(flow, FLOW_NAME), {"version": version[:128], **kept})
-    names_fit = all(c.isalnum() and c.isascii() or c in "_.,():=-" for k in kept for c in k)
+    names_fit = all(c.isalnum() and c.isascii() or c in "_.,():-" for k in kept for c in k)
     return whole if names_fit and len(setup_string(whole)) <= SETTING else Setup(flow, told)
 
 

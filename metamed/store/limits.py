@@ -58,7 +58,7 @@ def checked(record: Record) -> Record:
 
 
 def _setup(setup: Setup) -> Setup:
-    settings = {legal_name(k): _scalar(setup, k, v) for k, v in setup.hyperparameters.items()}
+    settings = {_parameter_name(k): _scalar(setup, k, v) for k, v in setup.hyperparameters.items()}
     for name in (setup.method, *([setup.recipe] if setup.recipe else [])):
         legal_name(name, FLOW_NAME)
     if len(setup.method) + len(setup.recipe or "") + _AROUND > FLOW_NAME:
@@ -67,6 +67,12 @@ def _setup(setup: Setup) -> Setup:
     if (length := len(setup_string(setup))) > SETTING:
         raise MetamedError(f"{setup.method}: the settings take {length} characters, at most {SETTING} can be kept")
     return setup
+
+
+def _parameter_name(name: str) -> str:
+    if "=" in name:  # flows may have such a parameter, runs may not set it
+        raise MetamedError(f"illegal name of a setting {name!r}: it must not contain =")
+    return legal_name(name)
 
 
 def _scalar(setup: Setup, name: str, value):
