@@ -1,4 +1,4 @@
-"""What meta-features have to be: known answers, honest landmarkers, properties. Agreement with libraries lies beside."""
+"""What meta-features have to be: known answers, honest landmarkers, properties. Libraries: the file beside."""
 
 import numpy as np
 import pytest
