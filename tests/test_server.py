@@ -256,6 +256,9 @@ def test_with_and_without_the_xml_segment_doubled_slashes_and_json(toy):
     post(address, "run/", description=run_xml(), predictions=("p.arff", predictions_arff()))
     rows = requests.get(f"{address}/api/v1/json/evaluation/list/function/kappa", timeout=30).json()["evaluations"]
     assert rows["evaluation"][0]["value"] == "1.0"
+    rows = requests.get(f"{address}/api/v1/json/evaluation/list/task/1", timeout=30).json()["evaluations"]
+    functions = [row["function"] for row in rows["evaluation"]]  # as the R client asks: all measures of some runs
+    assert functions == sorted(functions) and {"kappa", "confusion_matrix"} < set(functions)
 
 
 def test_local_services_mode_is_where_the_client_looks():

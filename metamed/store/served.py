@@ -237,21 +237,23 @@ class Served:
               "ORDER BY repeat, fold, sample, measure"  # fmt: skip
         return [Score(*row) for row in self._all(sql, run)]
 
-    def evaluations(self, measure: str, *, per_fold: bool = False, limit: int = -1, offset: int = 0,
+    def evaluations(self, measure: str | None, *, per_fold: bool = False, limit: int = -1, offset: int = 0,
                     order: str | None = None, tag: str | None = None, **ids: Iterable[int] | None) -> list[tuple]:
-        """(run, task, flow, setup, uploader, created, error, value, array or folds): runs with an error have no scores.
+        """(run, task, flow, setup, uploader, created, measure, value, array or folds) of a measure, None for all.
 
-        By number, or by value if order is "asc" or "desc". per_fold: value is None, and the last entry the list of
-        the folds' values. The pages follow one prefix of the primary key, however many runs there are.
+        By number, or by value if order is "asc" or "desc". per_fold, of one measure: value is None, and the last entry
+        the list of the folds' values. The pages of one measure follow a prefix of the primary key, however many runs
+        there are. Runs with an error have no scores.
         """
         where, values = _where(ids, tag, "run", "served_run.")
         some = f"AND run IN (SELECT id FROM served_run WHERE 1 {where})" if where else ""
         by = f"value {order.upper()}, run" if order in ("asc", "desc") else "run"
         rows = self._all(
-            f"SELECT {_COLUMNS}, value, array FROM (SELECT run, value, array FROM served_score "
-            f"WHERE measure = ? AND repeat = ? AND fold = ? AND sample = ? {some} ORDER BY {by} LIMIT ? OFFSET ?) "
-            f"JOIN served_run ON served_run.id = run ORDER BY {by}",
-            measure, *(FIRST_FOLD if per_fold else GLOBAL), *values, limit, offset)  # fmt: skip
+            f"SELECT {_COLUMNS}, measure, value, array FROM (SELECT run, measure, value, array FROM served_score "
+            f"WHERE {'1' if measure is None else 'measure = ?'} AND repeat = ? AND fold = ? AND sample = ? {some} "
+            f"ORDER BY {by}, measure LIMIT ? OFFSET ?) JOIN served_run ON served_run.id = run ORDER BY {by}, measure",
+            *([] if measure is None else [measure]), *(FIRST_FOLD if per_fold else GLOBAL), *values, limit, offset)
+        rows = [(*row[:6], *row[7:]) for row in rows]
         return self._with_folds(measure, rows) if per_fold else rows
 
     def _with_folds(self, measure: str, rows: list[tuple]) -> list[tuple]:

@@ -201,6 +201,7 @@ def list_users(call: Call, path: str = "") -> dict:
 _RUN = _Codes(514, 511, 515, 512, 516)
 _EVALUATION = _Codes(544, 541, 545, 542, 546)
 _MOST = 10_000
+_NARROW = {"task", "setup", "flow", "uploader", "run", "tag", "study"}  # one of them, where no measure is named
 _OF_RUN = {**_PAGED, **dict.fromkeys(("task", "setup", "flow", "uploader", "run"), "numbers"), "tag": "word",
            "study": "number"}  # fmt: skip
 
@@ -247,27 +248,27 @@ def list_runs(call: Call, path: str = "") -> dict | Pieces:
 def list_evaluations(call: Call, path: str = "") -> dict | Pieces:
     legal = {**_OF_RUN, "function": "word", "per_fold": "word", "sort_order": "word"}
     chosen = _filters(path, legal, _EVALUATION, most=_MOST)
-    if "function" not in chosen:
-        raise Refused(540, "function/<measure> is missing")
-    per_fold, order = chosen.get("per_fold", "false").lower(), chosen.get("sort_order")
+    per_fold, order, measure = chosen.get("per_fold", "false").lower(), chosen.get("sort_order"), chosen.get("function")
+    if measure is None and (per_fold == "true" or not set(chosen) & _NARROW):
+        raise Refused(540, "or function/<measure>")
     if per_fold not in ("true", "false"):
         raise Refused(547, per_fold[:60])
     if order not in (None, "asc", "desc"):
         raise Refused(549, order[:60])
     which = _chosen_runs(call.served, chosen, 555)
-    rows = call.served.evaluations(chosen["function"], per_fold=per_fold == "true", order=order, **which)
+    rows = call.served.evaluations(measure, per_fold=per_fold == "true", order=order, **which)
     _not_too_many(rows, 543, 542)
     names = ("run_id", "task_id", "setup_id", "flow_id", "flow_name", "data_id", "data_name", "function",
              "upload_time", "uploader", "value", "values" if per_fold == "true" else "array_data")  # fmt: skip
-    return _sent(call, "evaluations", "evaluation", names, _evaluations(call, chosen["function"], rows))
+    return _sent(call, "evaluations", "evaluation", names, _evaluations(call, rows))
 
 
-def _evaluations(call: Call, measure: str, rows: list[tuple]) -> Iterator[tuple]:
+def _evaluations(call: Call, rows: list[tuple]) -> Iterator[tuple]:
     served, said = call.served, (lambda word: word) if call.as_json else text  # each name once, not in every row
     flows = {f.id: said(full_name(f)) for f in served.entities("flow", ids={row[2] for row in rows})}
     tasks = {t.id: t.facts["data"] for t in served.entities("task", ids={row[1] for row in rows})}
     data = {d.id: said(d.facts["name"]) for d in served.entities("data", ids=set(tasks.values()))}
-    for run, task, flow, setup, user, created, _, value, more in rows:
+    for run, task, flow, setup, user, created, measure, value, more in rows:
         of = tasks.get(task)
         if flow in flows and of in data:  # else it was deleted a moment ago
             yield (run, task, setup, flow, flows[flow], of, data[of], measure, created, user, value,
