@@ -101,9 +101,9 @@ def test_lists_refuse_what_they_do_not_know(toy):
     for path, wanted in {
         "data/list/colour/red": 370, "data/list/limit/x": 371, "data/list/offset/5": 373, "data/list/tag/none": 372,
         "task/list/colour/1": 480, "task/list/type/x": 481, "task/list/type/5": 482,
-        "flow/list/uploader/x": 502,
-        "flow/list/tag/none": 500, "run/list": 512, "run/list/limit/10001": 516, "run/list/study/7": 517,
-        "evaluation/list/limit/5": 540, "evaluation/list/task/1": 542, "evaluation/list/function/kappa/per_fold/no": 547,
+        "flow/list/uploader/x": 502, "flow/list/tag/none": 500, "run/list": 512, "run/list/limit/10001": 516,
+        "run/list/study/7": 517, "evaluation/list/limit/5": 540, "evaluation/list/task/1": 542,
+        "evaluation/list/function/kappa/per_fold/no": 547,
         "evaluation/list/function/kappa/sort_order/up": 549, "evaluation/list/function/kappa": 542,
         "evaluation/list/function/kappa/limit/10001": 546, "setup/list": 674, "setup/list/limit/1001": 676,
         "study/list": 599, "study/nothing": 601, "data/99999999999999999999999": 111, "data/7": 111, "task/7": 151,

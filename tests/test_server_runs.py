@@ -35,6 +35,26 @@ def test_a_run_is_kept_once(toy):
     assert len(set(new)) == 1 and Served(store).counts()["run"] == 5
 
 
+def test_many_clients_at_once_make_one_task_and_one_flow(server):
+    """What gave three tasks and half a flow on the public server's code."""
+    address, store = server
+    dataset().publish()
+    inputs = {"source_data": 1, "target_feature": "kind", "estimation_procedure": 1}
+    rows = "".join(f'<oml:input name="{k}">{v}</oml:input>' for k, v in inputs.items())
+    wanted = (f'<oml:task_inputs xmlns:oml="http://openml.org/openml"><oml:task_type_id>1</oml:task_type_id>{rows}'
+              "</oml:task_inputs>")  # fmt: skip
+    part = FLOW[FLOW.index("<oml:name>") : FLOW.index("</oml:flow>")]
+    pair = FLOW.replace("metamed.toy", "metamed.pair").replace(
+        "</oml:flow>", f"<oml:component><oml:identifier>net</oml:identifier><oml:flow>{part}</oml:flow></oml:component>"
+        "</oml:flow>")  # fmt: skip
+    with ThreadPoolExecutor(8) as pool:
+        tasks = list(pool.map(lambda _: code(post(address, "task/", description=wanted)), range(8)))
+        flows = list(pool.map(lambda _: code(post(address, "flow/", description=pair)), range(8)))
+    assert sorted(tasks, key=str) == [614] * 7 + [None] and sorted(flows, key=str) == [171] * 7 + [None]
+    assert Served(store).counts() == {"data": 1, "task": 1, "flow": 2, "run": 0}
+    assert openml.flows.get_flow(2).components["net"].name == "metamed.toy"
+
+
 def test_runs_that_cannot_be_evaluated_are_hidden(toy):
     address, store = toy
     lines = predictions_arff().splitlines()
