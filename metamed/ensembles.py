@@ -15,7 +15,9 @@ from metamed.records import Run
 from metamed.store import Store
 
 ROUNDS, PATIENCE = 25, 5  # members drawn, with replacement; rounds without a better score after which drawing ends
-DEFAULT = "weighted"  # on stored runs ahead of greedy, which fits small validation parts too closely
+# Test AUC beyond the single best over 320 choices on 17 datasets: weighted 0.035, mean 0.036, greedy 0.027; among 15
+# setups that differ more: 0.013, 0.010, 0.008.
+DEFAULT = "weighted"
 HALVES = 10  # random divisions of the validation part that tell whether an ensemble pays
 
 Weights = dict[str, float]  # of members, largest first, above 0, summing to 1
