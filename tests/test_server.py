@@ -3,6 +3,9 @@
 import ast
 import hashlib
 import re
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -292,6 +295,18 @@ def test_one_store_serves_again(tmp_path):
             use(address, tmp_path / f"cache{round}")
             assert dataset().publish().dataset_id == round
     assert Store(tmp_path / "s.db").records("run") == []
+
+
+def test_the_command(tmp_path):
+    """`metamed serve` as a process: a key made by another one is known at once, Ctrl-C ends it."""
+    command = [sys.executable, "-m", "metamed", "serve", "--store", str(tmp_path / "s.db")]
+    with subprocess.Popen([*command, "--port", "0"], stderr=subprocess.PIPE, text=True) as process:
+        address = re.search(r"serving .*s\.db at (http://localhost:\d+) ", process.stderr.readline())[1]
+        key = subprocess.run([*command, "--new-key", "anna"], capture_output=True, text=True, check=True).stdout.strip()
+        assert code(post(address, "data/", {"api_key": key})) == 135  # let in, without a description
+        assert code(post(address, "data/", {"api_key": key[::-1]})) == 103
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130 and "Traceback" not in process.stderr.read()
 
 
 def test_a_port_in_use_is_said_in_one_line(tmp_path):
