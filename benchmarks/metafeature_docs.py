@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from metamed.dataset import KINDS
 from metamed.metafeatures import METAFEATURES, PAIR_METAFEATURES, MetaFeature, PairMetaFeature, facts_of
 from metamed.metafeatures.distances import DISTANCES
 from metamed.metafeatures.transferability import SCORES
@@ -32,7 +33,12 @@ to half prevalence.
 `max_samples=None` looks at every image; only what grows with the square of the samples keeps to its 2000. Instances of
 bags are compared in whole bags, at most 2500 of them and 40 of a bag.
 
+On the command line a sample is said, with the standard error of its means; `metamed features --max-samples 0` looks at
+all.
+
 {error}
+
+{science}
 
 **Deep features** are left out unless asked for (`extract(..., deep=True, embed=...)`, `metamed features --deep`): they
 need a frozen network, `embed=metamed.sources.embedder()`, or embeddings that are already there, an array with a row for
@@ -49,6 +55,26 @@ quantile) over datasets and columns. `python -m benchmarks.metafeature_error FOL
 learn from the sample: compare them only between samples of one size.
 
 """
+HELP = """**Which help.** The recommender's learner was examined on our own runs ({families} families, one left out at a
+time) while it was told one group alone, as five numbers, or all of them. Differences to being told nothing, with 95 %
+intervals over families; bold ones exclude 0, of which {chance:.0f} among the {count} here are owed to chance.
+{surely} Less is better for the first pick (nreg@1) and the error of the expected score (MAE).
+
+![Differences to being told nothing](../benchmarks/results/metafeature_groups.svg)
+
+"""
+SAME = """**Which say the same.** Rank correlations over {datasets} real datasets: the {columns} columns spread like
+{effective} unrelated ones; averaged |correlation| above 0.9 makes {clusters} clusters of them. So a learner on few
+datasets wants a few numbers a group (principal components, or one column a cluster), not all columns.
+
+![Correlations of meta-features](../benchmarks/results/metafeature_correlations.svg)
+
+"""
+MORE = """[metafeature_groups.md](../benchmarks/results/metafeature_groups.md) lists the clusters, leaves each group out
+of all, examines nearest neighbours too, and names the columns that tell how hard a dataset is. `python -m
+benchmarks.metafeature_groups FOLDER` makes it."""
+MEASURES = {"tau": "order (weighted tau)", "nreg1": "first pick (nreg@1)", "mae": "expected score (MAE)"}
+BETTER = {"tau": 1, "nreg1": -1, "mae": -1}
 TABLES = (
     ("Distances of two tables", "`metamed.metafeatures.distances.compare_tables(source, target)` takes a table of each "
      "dataset: a row an image, columns its embedding or its statistics.", DISTANCES),
@@ -57,10 +83,54 @@ TABLES = (
 )  # fmt: skip
 
 
+def _results(name: str) -> list[dict[str, str]]:
+    with (PAGE.parent.parent / "benchmarks" / "results" / name).open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def science() -> str:
+    """Which groups help and which columns say the same, from the measured tables."""
+    rows = [r for r in _results("metafeature_groups.csv") if r["ranker"] == "metamed"]
+    rows = [r for r in rows if r["kind"] == rows[0]["kind"] and r["told"] != "nothing" and "all but" not in r["told"]]
+    told = list(dict.fromkeys(r["told"] for r in rows))
+    cells = {(r["told"], r["measure"]): r for r in rows}
+    lines = [f"| told | {' | '.join(MEASURES.values())} |", "|---" * (len(MEASURES) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(_cell(cells[name, m]) for m in MEASURES)} |" for name in told]
+    whole = _results("metafeature_redundancy.csv")
+    last = whole[-1]
+    groups = ["| group | datasets | columns | effective number | clusters |", "|---|---|---|---|---|"]
+    groups += [f"| {' | '.join(row.values())} |" for row in whole]
+    same = SAME.format(**last) + "\n".join(groups)
+    text = HELP.format(families=rows[0]["families"], chance=len(rows) / 20, count=len(rows), surely=_surely(rows))
+    return "\n\n".join([text + "\n".join(lines), same, MORE])
+
+
+def _sure(row: dict[str, str]) -> int:
+    """1 if the interval lies on the better side of 0, -1 if on the worse, 0 if it holds 0 or is not known."""
+    low, high = (BETTER[row["measure"]] * float(row[end]) for end in ("low", "high"))
+    return int(min(low, high) > 0) - int(max(low, high) < 0)
+
+
+def _cell(row: dict[str, str]) -> str:
+    bold = "**" if _sure(row) else ""
+    value, low, high = (f"{float(row[name]):+.3f}" for name in ("value", "low", "high"))
+    return f"{bold}{value}{bold} [{low}, {high}]"
+
+
+def _surely(rows: list[dict[str, str]]) -> str:
+    """One sentence for each direction: which groups, alone or together, changed which mark beyond doubt."""
+    said = {1: "Surely better", -1: "Surely worse"}
+    parts = []
+    for sign, word in said.items():
+        found = [f"{MEASURES[r['measure']]} by {r['told']}" for r in rows if _sure(r) == sign]
+        parts.append(f"{word}: {'; '.join(found) or 'none'}.")
+    return " ".join(parts)
+
+
 def error_table() -> str:
     """The measured error of subsamples, a group a row, a size a column."""
-    with (PAGE.parent.parent / "benchmarks" / "results" / "metafeature_error.csv").open(encoding="utf-8") as file:
-        found = {(r["group"], r["samples"]): f"{r['median']} ({r['quantile90']})" for r in csv.DictReader(file)}
+    rows = _results("metafeature_error.csv")
+    found = {(r["group"], r["samples"]): f"{r['median']} ({r['quantile90']})" for r in rows}
     sizes = list(dict.fromkeys(size for _, size in found))
     lines = [f"| group | {' | '.join(f'{size} samples' for size in sizes)} |", "|---" * (len(sizes) + 1) + "|"]
     groups = dict.fromkeys(group for group, _ in found)
@@ -88,10 +158,23 @@ def functions(table: dict[str, Callable]) -> str:
     return "\n".join([head, *(row(f"`{name}`", facts_of(function)) for name, function in table.items())])
 
 
+def overview(groups: Iterable[str]) -> str:
+    """One Markdown table, a group a row: how much is in it, for which datasets, at what cost."""
+    lines = ["| group | meta-features | columns | datasets | cost |", "|---|---|---|---|---|"]
+    for group in groups:
+        members = [f for f in METAFEATURES.values() if f.group == group]
+        kinds = {kind for f in members for kind in f.kinds}
+        cost = ", ".join(dict.fromkeys(f.facts["cost"] for f in members))
+        columns = sum(len(f.columns) for f in members)
+        which = "all" if len(kinds) == len(KINDS) else ", ".join(sorted(kinds))
+        lines.append(f"| [{group}](#{group}) | {len(members)} | {columns} | {which} | {cost} |")
+    return "\n".join(lines) + "\n"
+
+
 def page() -> str:
     """The whole page."""
     groups = dict.fromkeys(feature.group for feature in METAFEATURES.values())
-    parts = [HEAD.replace("{error}", error_table())]
+    parts = [HEAD.replace("{error}", error_table()).replace("{science}", science()), overview(groups)]
     for group in groups:
         members = [f for f in METAFEATURES.values() if f.group == group]
         kinds = {f.kinds for f in members}
