@@ -25,7 +25,7 @@ from metamed.exams.scales import (
 from metamed.exams.tables import Table
 from metamed.metalearner import MetaLearner, answer, crossfit, fit, fit_predict, list_only, ungated
 from metamed.metalearner.correctors import base_of, corrections, gaussian_process, item_kernels, matched
-from metamed.metalearner.levels import _two_way
+from metamed.metalearner.levels import _two_way, expected_scores
 from metamed.metalearner.trees import contributions, evaluate, grow
 from metamed.records import Published, Run, Setup
 from metamed.store import Store
@@ -359,6 +359,25 @@ def test_explaining_adds_up():
 def test_a_store_without_comparisons_is_refused():
     with pytest.raises(NotApplicable, match="no two setups were compared"):
         MetaLearner("mil").fit(store())
+
+
+# ---- expected scores
+
+
+def test_landmarks_tell_how_hard_a_dataset_is():
+    rng = np.random.default_rng(0)
+    hard = np.linspace(-1.5, 1.5, 14)
+    scores = 1 / (1 + np.exp(-(hard[:, None] + 0.1 * np.arange(8) + rng.normal(0, 0.1, (14, 8)))))
+    quick = 1 / (1 + np.exp(-(0.8 * hard - 0.5)))
+    plain = replace(table(), scores=scores, facts={})
+    told = replace(plain, landmarks={"quick": quick, "unknown": np.full(14, np.nan)})
+    errors = {}
+    for name, data in (("plain", plain), ("told", told)):
+        train, target = data.rows(np.arange(14) > 1), data.rows([0, 1])
+        errors[name] = np.abs(expected_scores(train, target.hidden()) - target.scores).mean()
+    assert errors["told"] < 0.3 * errors["plain"]
+    missing = replace(told.rows([0]).hidden(), landmarks={"quick": np.array([np.nan])})
+    assert np.isfinite(expected_scores(told.rows(np.arange(14) > 1), missing)).all()
 
 
 # ---- thin evidence

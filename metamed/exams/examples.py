@@ -10,6 +10,7 @@ from metamed.errors import NotApplicable
 from metamed.exams.tables import LABEL_KINDS, LOWER_IS_BETTER, Columns, Table, distinct, informative, number, size_facts
 from metamed.tasks import TEST_SHARE
 
+LANDMARKS = {"auc": ("statistics_auc.mean", "linear_probe_auc.mean")}  # measure -> meta-features on its scale
 OWN = "metamed"  # the study that own runs belong to
 
 
@@ -84,6 +85,7 @@ def _table_of(key: tuple, rows: Sequence[dict], vectors: dict[str, dict]) -> Tab
         {n: c for n, c in vector_facts(known).items() if informative(c)},
         _setup_descriptors(list(setups.values())),
         {n: c for n, c in vector_facts(origins).items() if informative(c)},
+        landmarks=vector_landmarks(known, key[2]),
     )
 
 
@@ -113,6 +115,12 @@ def vector_facts(vectors: Sequence[dict]) -> Columns:
         "modality": np.array([str(v.get("modality_group") or "") for v in vectors], dtype=object),
         "label_kind": np.array([LABEL_KINDS.get(k, k) for k in kinds], dtype=object),
     }
+
+
+def vector_landmarks(vectors: Sequence[dict], measure: str) -> Columns:
+    """Scores by the same measure of models that are fitted in seconds, from what is known of each dataset."""
+    columns = {n: np.array([number(v.get(n)) for v in vectors]) for n in LANDMARKS.get(measure, ())}
+    return {n: column for n, column in columns.items() if np.isfinite(column).any()}
 
 
 def _setup_descriptors(rows: Sequence[dict]) -> Columns:

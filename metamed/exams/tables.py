@@ -27,6 +27,7 @@ class Table:
     descriptors: about items, name -> (m,). origins: facts of the dataset that each item was pre-trained on, (m,) each.
     hints: published transferability scores or minus distances, name -> (n, m), higher is better.
     notes: what was done to the figures when they were read.
+    landmarks: scores of quick models on each dataset, name -> (n,), fractions, NaN where unknown.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Table:
     origins: Columns = field(default_factory=dict)
     hints: dict[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    landmarks: Columns = field(default_factory=dict)
 
     @cached_property
     def ranks(self) -> np.ndarray:
@@ -50,9 +52,9 @@ class Table:
         """The same items on some of the datasets: indices, or a mask."""
         index = np.arange(len(self.datasets))[np.asarray(which)]
         pick = {name: tuple(getattr(self, name)[i] for i in index) for name in ("datasets", "families")}
-        facts = {name: column[index] for name, column in self.facts.items()}
-        hints = {name: value[index] for name, value in self.hints.items()}
-        part = replace(self, scores=self.scores[index], facts=facts, hints=hints, **pick)
+        for part_of in ("facts", "hints", "landmarks"):
+            pick[part_of] = {name: column[index] for name, column in getattr(self, part_of).items()}
+        part = replace(self, scores=self.scores[index], **pick)
         part.__dict__["ranks"] = self.ranks[index]  # a row's ranks do not depend on the others
         return part
 

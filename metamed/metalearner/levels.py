@@ -11,6 +11,7 @@ from metamed.exams.scales import fact_distance
 from metamed.exams.tables import Columns, Table
 from metamed.metalearner.correctors import ROUNDS, WEAK
 
+RIDGE_OF_LANDMARKS = 1.0
 QUANTILE = 0.93  # of the absolute errors inside: pooled over families it gives intervals that hold nine times in ten
 
 
@@ -27,23 +28,44 @@ def _level_facts(known: Columns, asked: Columns) -> tuple[Columns, Columns]:
 
 
 def expected_scores(train: Table, target: Table) -> np.ndarray:
-    """Expected scores (k, m): on the logit scale, the item's median + a Gaussian process over datasets (noise 1).
+    """Expected scores (k, m): the item's median + what landmarks say + a Gaussian process (noise 1), as logits.
 
     Scores that are known on a target move all of its expectations by what they missed in the mean.
     """
     fraction = is_fraction(train.scores)
     values = _link(train.scores, fraction)
     hardness, medians = _two_way(values)
+    said, says = _told_by_landmarks(train, target, hardness)
     facts, asked = _level_facts(train.facts, target.facts)
-    expected = np.tile(medians, (len(target.datasets), 1))
+    expected = medians + says[:, None]
     if facts and asked:
         own, near = (np.exp(-fact_distance(facts, f)) for f in (facts, asked))
-        residual = np.where(np.isfinite(values), values - medians, hardness[:, None])
+        residual = np.where(np.isfinite(values), values - medians, hardness[:, None]) - said[:, None]
         expected += near @ np.linalg.solve(own + WEAK * np.eye(len(own)), residual)
     told = np.isfinite(target.scores)
     missed = np.where(told, _link(np.where(told, target.scores, 0.5), fraction) - expected, 0.0)
     expected += missed.sum(1, keepdims=True) / np.maximum(told.sum(1, keepdims=True), 1)
     return 1 / (1 + np.exp(-expected)) if fraction else expected
+
+
+def _told_by_landmarks(train: Table, target: Table, hardness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What quick models say of how hard each dataset is, known (n,) and asked (k,): ridge regression on their mean."""
+    nothing = np.zeros(len(train.datasets)), np.zeros(len(target.datasets))
+    if not (train.landmarks and target.landmarks and is_fraction(train.scores)):
+        return nothing
+    own, asked = (_mean_landmark(t.landmarks) for t in (train, target))
+    if np.isfinite(own).sum() < 3 or (sd := np.nanstd(own)) < 1e-9:
+        return nothing
+    own, asked = (np.nan_to_num((c - np.nanmean(own)) / sd) for c in (own, asked))
+    slope = (own * hardness).sum() / ((own**2).sum() + RIDGE_OF_LANDMARKS)
+    return slope * own, slope * asked
+
+
+def _mean_landmark(columns: Columns) -> np.ndarray:
+    """Mean on the logit scale of the landmarks that are known; NaN where none is."""
+    scores = np.stack(list(columns.values()))
+    known = np.isfinite(scores)
+    return np.where(known.any(0), np.where(known, _link(scores, True), 0).sum(0) / np.maximum(known.sum(0), 1), np.nan)
 
 
 def _two_way(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
