@@ -6,7 +6,7 @@ from importlib import import_module
 from benchmarks import speed
 from benchmarks.speed.timing import BARS
 
-for part in ("starting", "learning", "images"):
+for part in ("starting", "images", "files", "tables", "learning", "training"):
     import_module(f"benchmarks.speed.{part}")
 
 
@@ -18,7 +18,7 @@ def main() -> None:
         ratio, limit = ours / peer, BARS[name].at_most
         verdict = "kept" if ratio <= limit else "MISSED"
         print(f"{name}: {ratio:.3g} x, or 1/{1 / ratio:.3g} (bar {limit:.3g} x, or 1/{1 / limit:.3g}: {verdict}); "
-              f"ours {ours:.4f} s, peer {peer:.4f} s", flush=True)  # fmt: skip
+              f"{ours:.4g} against {peer:.4g} {BARS[name].unit}", flush=True)  # fmt: skip
         print(f"  {BARS[name].run.__doc__.splitlines()[0]}", flush=True)
 
 

@@ -15,20 +15,21 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class Bar:
-    """A benchmark gives (our seconds, the peer's); the bar is the largest ratio of the two."""
+    """A benchmark gives (ours, the peer's) in a unit; the bar is the largest ratio of the two."""
 
     run: Callable[[], tuple[float, float]]
     at_most: float
+    unit: str
 
 
 BARS: dict[str, Bar] = {}
 
 
-def bar(at_most: float | None = None, faster: float | None = None):
+def bar(at_most: float | None = None, faster: float | None = None, unit: str = "s"):
     """Register a benchmark: its ratio may be `at_most` so much, or one over `faster`."""
 
     def register(run: Callable[[], tuple[float, float]]) -> Callable[[], tuple[float, float]]:
-        BARS[run.__name__] = Bar(run, at_most or 1 / faster)
+        BARS[run.__name__] = Bar(run, at_most or 1 / faster, unit)
         return run
 
     return register

@@ -16,6 +16,7 @@ import numpy as np
 
 from metamed.dataset import KINDS, Dataset, Kind
 from metamed.errors import NotApplicable, UnknownName
+from metamed.metafeatures import streaming
 from metamed.metafeatures.probe import Embed, Probe
 
 Value = float | str | None
@@ -141,12 +142,14 @@ def extract(
     The names are the same for every dataset. At most `max_samples` samples are looked at, drawn with `seed`; up to
     that many, the values do not depend on the order of the images. None looks at every one, but for distances and
     landmarkers, whose cost grows with the square: they keep to at most 2000 (docs/meta-features.md says what a
-    sample costs in exactness). deep: the deep ones too. embed: what those are computed from, a function of `Images`
-    or an array, one embedding an image (n, d). Raises UnknownName for a group that does not exist, MetamedError for
-    deep features without `embed`.
+    sample costs in exactness). The groups intensity and texture alone need no more memory for more images. deep: the
+    deep ones too. embed: what those are computed from, a function of `Images` or an array, one embedding an image
+    (n, d). Raises UnknownName for a group that does not exist, MetamedError for deep features without `embed`.
     """
     probe = Probe(dataset, max_samples, seed, embed)
     chosen = _chosen(groups, deep)
+    if streaming.streams(probe, chosen):
+        return streaming.streamed(probe, chosen)
     return {name: value for f in chosen for name, value in zip(f.columns, f.values(probe), strict=True)}
 
 

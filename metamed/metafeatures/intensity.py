@@ -194,7 +194,8 @@ def histogram_spread(probe: Probe) -> np.ndarray:
 
     unit: share; range: 0 to 1; cost: pixels; needs: images; source: Swain & Ballard 1991 (histogram intersection).
     """
-    return np.abs(probe.histograms - probe.histograms.mean(axis=0)).sum(axis=1) / 2
+    off = probe.histograms - probe.histograms.mean(axis=0, dtype=np.float64).astype(probe.histograms.dtype)
+    return np.abs(off, out=off).sum(axis=1, dtype=np.float64) / 2
 
 
 @metafeature("intensity")

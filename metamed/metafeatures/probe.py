@@ -78,7 +78,7 @@ class Probe:
     def _blocks(self) -> Iterator[np.ndarray]:
         """The chosen images, (k, C, H, W) of about `kernels.BLOCK` pixels at a time."""
         images = self.dataset.images
-        size = int(np.clip(READ // np.prod(images.shape[1:]), 1, 256))
+        size = int(np.clip(READ // np.prod(images.shape[1:]), 1, 4096))
         step = max(1, kernels.BLOCK // int(np.prod(images.shape[-2:])))
         for part, array in images.chunks(size if size < 64 else size // 64 * 64):
             chosen = self.indices[slice(*np.searchsorted(self.indices, [part.start, part.stop]))] - part.start
