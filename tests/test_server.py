@@ -55,6 +55,9 @@ def test_dataset_create_publish_list_get_data(server):
     assert openml.datasets.get_dataset(2).version == 2
     assert openml.datasets.check_datasets_active([1, 2]) == {1: True, 2: True}
     assert openml.datasets.get_dataset("toy").dataset_id == 1
+    assert "NumberOfInstances" in openml.datasets.list_qualities()
+    assert "predictive_accuracy" in openml.evaluations.list_evaluation_measures()
+    assert "20% Holdout (Ordered)" in openml.evaluations.functions.list_estimation_procedures()
 
 
 def test_task_create_splits_and_duplicate(toy):

@@ -108,6 +108,7 @@ def test_lists_refuse_what_they_do_not_know(toy):
         "evaluation/list/function/kappa/limit/10001": 546, "setup/list": 674, "setup/list/limit/1001": 676,
         "study/list": 599, "study/nothing": 601, "data/99999999999999999999999": 111, "data/7": 111, "task/7": 151,
         "flow/7": 181, "run/7": 236, "setup/7": 281, "data/features/7": 271, "data/qualities/7": 361, "nothing": 100,
+        "data/unprocessed/1/normal": 106, "evaluation/request/1/normal/5": 106,
         "data/list/limit": 371, "estimationprocedure/77": 731, "tasktype/4": 241, "user/list/user_id/7": 901,
     }.items():  # fmt: skip
         answer = requests.get(f"{address}/api/v1/xml/{path}", timeout=30)

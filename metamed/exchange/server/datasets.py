@@ -169,7 +169,9 @@ def fork_data(call: Call) -> dict:
 @route("POST", "data/qualities")
 @route("POST", "run/evaluate")
 @route("POST", "run/trace")
-def admins_only(call: Call) -> dict:
+@route("GET", "data/unprocessed/{path:path}")
+@route("GET", "evaluation/request/{path:path}")
+def admins_only(call: Call, path: str = "") -> dict:
     """What only OpenML's own engine and administrators may do. Here nobody is one: the server does it itself."""
     raise Refused(106)
 
