@@ -178,7 +178,7 @@ class Evidence:
         if not sizes:
             return "the papers' own protocols: nothing was run here yet"
         limits = [f"{size:.0f}" for size in sizes if math.isfinite(size)]
-        return procedure + (f" (runs with at most {limits[-1]} labelled samples)" if len(limits) == len(sizes) else "")
+        return procedure + (f", runs with at most {limits[-1]} labelled samples" if len(limits) == len(sizes) else "")
 
     def best_runs(self, datasets: Iterable[str], most: int = 3) -> list[str]:
         """One line a dataset: its best setups here, each with its mean score and the id of a run."""
