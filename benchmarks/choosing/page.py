@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.choosing.questions import ORDER, Rows
-from benchmarks.choosing.results import Effect
 
 BLUE, GREY, COLOURS = "#4477aa", "#888888", ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 
@@ -84,9 +83,3 @@ class _drawing:
 def _save(figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
-
-
-def said(effect: Effect, more: str, less: str, same: str) -> str:
-    """The sentence that an effect supports, with its figures."""
-    words = {"more": more, "less": less}.get(effect.verdict, same)
-    return f"{words} ({effect.text()})"
