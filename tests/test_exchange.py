@@ -15,9 +15,11 @@ from metamed.errors import MetamedError, NotApplicable, PublishError, ReadError
 from metamed.exchange.client import Server, find_server
 from metamed.exchange.entities import (
     make_flow,
+    measured_again,
     read_record,
     record_json,
     run_document,
+    server_measures,
     settings_of,
     setup_from,
 )
@@ -137,8 +139,8 @@ def test_what_openml_cannot_express_says_why():
     data = images(n=60)
     task = make_task(data)
     fold = task.folds[0]
-    few = replace(task, folds=(Split(fold.train, fold.validation, fold.test[:8]),))
-    with pytest.raises(NotApplicable, match="8 of 56 samples are tested on"):
+    few = replace(task, folds=(Split(fold.train, fold.validation, fold.test[:6]),))
+    with pytest.raises(NotApplicable, match="6 of 54 samples are tested on"):
         table_of(data, few)
     with pytest.raises(NotApplicable, match="no 3-fold"):
         table_of(data, replace(task, folds=(fold, fold, fold)))
@@ -238,11 +240,32 @@ def test_opaque_setups_differ_by_name_version_and_settings_and_always_fit():
 def test_a_run_tells_its_measures_under_openmls_names_and_no_others():
     store, data = Store.memory(), images()
     run = add_run(store, data)
-    text = run_document(run, SETUPS[0], 7, 9, {"area_under_roc_curve", "kappa"})
+    text = run_document(run, SETUPS[0], 2, 7, 9, {"area_under_roc_curve", "kappa"})
     assert re.findall(r"<oml:name>(.*?)</oml:name>", text.partition("output_data")[2]) == ["area_under_roc_curve"]
     assert f"<oml:tag>metamed.k.{run.id}</oml:tag>" in text and LATIN(text) and "nurse" not in text
     string = re.search(r"<oml:setup_string>(.*?)</oml:setup_string>", text)[1]
     assert Setup(**json.loads(string) | {"sources": ()}) == SETUPS[0]
+
+
+def test_scores_go_under_a_name_only_where_both_mean_the_same():
+    store = Store.memory()
+    names = {n: set(server_measures(add_run(store, images(f"of{n}", n=60, classes=n)), n)) for n in (2, 3)}
+    assert names[2] - names[3] == {"area_under_roc_curve"}, "servers weigh classes by their size"
+    assert "kappa" not in names[2], "ours has quadratic weights"
+
+
+def test_anybodys_predictions_are_measured_as_ours():
+    store, data = Store.memory(), images(n=60, classes=3)
+    run = add_run(store, data)
+    (parcel,) = make_plan(store).parcels
+    text = parcel.files["predictions"][1].decode()
+    evaluations, right = measured_again(text)
+    for name in ("auc", "accuracy", "balanced_accuracy", "log_loss", "kappa", "calibration_error"):
+        assert evaluations[name] == pytest.approx(run.evaluations[name], abs=0.02), "stored with three digits"
+    assert right == pytest.approx(run.evaluations["accuracy"])
+    for damage in ("", text.replace("confidence.", "certainty."), text.replace("@DATA", "@DATA\n1,2")):
+        with pytest.raises(ReadError, match="predictions without probabilities"):
+            measured_again(damage)
 
 
 def test_the_record_of_a_run_comes_back_in_full_precision():

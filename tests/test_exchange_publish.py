@@ -363,8 +363,29 @@ def test_reading_back_reports_every_difference(server, tmp_path, monkeypatch):
     real = Server.file
     monkeypatch.setattr(Server, "file", lambda self, n, name: real(self, n, name) + b" ")
     differences = publish(store, to=address).differences
-    assert any(re.search(r"area_under_roc_curve of fold 0 is \S+ there and 0.123 here", d) for d in differences)
+    assert any(re.search(r"auc of fold 0 is 0.123 by the run and \S+ by its predictions", d) for d in differences)
     assert sum("came back otherwise" in d for d in differences) == 2
+
+
+def test_scores_that_a_server_finds_otherwise_are_reported(server, tmp_path, monkeypatch):
+    from metamed.exchange import checking
+
+    real = checking.measured_again
+    monkeypatch.setattr(checking, "measured_again", lambda text: ({"accuracy": (0.0123,)}, real(text)[1]))
+    differences = publish(filled(tmp_path / "a.db", "scored", runs=1), to=server[0]).differences
+    assert any(re.search(r"predictive_accuracy of fold 0 is \S+ there and 0.0123 here", d) for d in differences)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_several_classes_and_confident_networks_make_no_difference(server, tmp_path, classes):
+    """Probabilities that are all but 0 or 1 have many ties when stored; the server sees the same ones."""
+    address, _ = server
+    store, data = Store(tmp_path / "a.db"), images(f"sure.{classes}", n=120, classes=classes, seed=classes)
+    add_run(store, data, sharpen=8.0)
+    assert publish(store, to=address).differences == []
+    fresh = Store.memory()
+    found = retrieve(fresh, server=address)
+    assert store.runs()[0].evaluations == next(r for r in fresh.runs() if r.id == store.runs()[0].id).evaluations, found
 
 
 def test_a_run_that_is_refused_does_not_keep_back_the_others(server, tmp_path, monkeypatch):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from metamed.errors import PublishError
 from metamed.exchange.client import Document, Server
-from metamed.exchange.entities import KEY_TAG, Flow, server_measures, settings_of
+from metamed.exchange.entities import KEY_TAG, Flow, measured_again, server_measures, settings_of
 from metamed.exchange.outgoing import Parcel
 from metamed.exchange.splits import PROCEDURES
 from metamed.exchange.tables import Publishable, Table
+from metamed.records import Run
 
-TOLERANCE = 0.005  # of a score: a server computes its own from probabilities of three digits
+TOLERANCE = 1e-3  # between scores of the same predictions
+ROUNDING = 0.05  # between a run's scores and those of its stored probabilities, which have three digits and so ties
 
 
 def as_list(value) -> list:
@@ -75,10 +78,23 @@ def run(server: Server, number: int, parcel: Parcel, task: int, flow: int, measu
     found = _differences(what, wanted, {name: shown.get(name) for name in wanted})
     settings = {p["name"]: p.get("value") for p in as_list(shown.get("parameter_setting"))}
     found += _differences(what, settings_of(parcel.setup), settings)
-    found += scores(what, server_measures(parcel.run, measures), shown)
+    predictions, n_classes = parcel.files["predictions"][1], len(parcel.table.classes)
+    found += contradictions(what, parcel.run, predictions, n_classes, shown, measures)
     files = {"predictions": parcel.files["predictions"], "record": parcel.files["record"]}
     return found + [f"{what}: file {name} came back otherwise" for part, (name, content) in files.items()
                     if run_file(server, number, part, shown) != content]  # fmt: skip
+
+
+def contradictions(what: str, run: Run, predictions: bytes, n_classes: int | None, shown: Document,
+                   known: Iterable[str] = ()) -> list[str]:  # fmt: skip
+    """Where a run's own scores, those of its predictions and the server's evaluation of these do not agree."""
+    measured, _ = measured_again(predictions.decode("utf-8", "replace"))
+    found = scores(what, server_measures(replace(run, evaluations=measured), n_classes, known), shown)
+    for name in ("auc", "accuracy", "balanced_accuracy"):
+        for fold, (said, is_) in enumerate(zip(run.evaluations.get(name, ()), measured.get(name, ()), strict=False)):
+            if abs(said - is_) > ROUNDING:
+                found.append(f"{what}: {name} of fold {fold} is {said:.6g} by the run and {is_:.6g} by its predictions")
+    return found
 
 
 def scores(what: str, wanted: dict[str, tuple[float, ...]], shown: Document) -> list[str]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from metamed.errors import NotApplicable, ReadError, UnknownName
 from metamed.exchange.tables import TAG, TARGET, Publishable, Table
-from metamed.measures import MEASURES, get_measure
+from metamed.measures import MEASURES, evaluate, get_measure
 from metamed.methods import Choice, Domain, Int, Method, described, get_method
 from metamed.records import Run, Scalar, Setup, Source, content_id
 from metamed.store.limits import LICENCE, latin, setup_string
@@ -162,21 +162,24 @@ def _domain_words(domain: Domain) -> str:
 # ---- runs
 
 
-def run_document(run: Run, setup: Setup, task: int, flow: int, known: Iterable[str]) -> str:
+def run_document(run: Run, setup: Setup, n_classes: int, task: int, flow: int, known: Iterable[str]) -> str:
     """known: measures that the server accepts; one that it does not know would lose the whole run."""
     settings = [{"name": k, "value": v, "component": flow} for k, v in settings_of(setup).items()]
     scores = [{"@repeat": 0, "@fold": fold, "name": name, "value": repr(value)}
-              for name, values in server_measures(run, known).items() for fold, value in enumerate(values)]
+              for name, values in server_measures(run, n_classes, known).items() for fold, value in enumerate(values)]
     return document("run", {
         "task_id": task, "flow_id": flow, "setup_string": setup_string(setup), "parameter_setting": settings,
         "tag": [TAG, KEY_TAG + run.id], "output_data": {"evaluation": scores} if scores else None})  # fmt: skip
 
 
-def server_measures(run: Run, known: Iterable[str]) -> dict[str, tuple[float, ...]]:
-    """A run's scores under the names of OpenML, as far as it has them."""
-    known = set(known)
+def server_measures(run: Run, n_classes: int | None, known: Iterable[str] = ()) -> dict[str, tuple[float, ...]]:
+    """A run's scores under the names of OpenML where both mean the same. known: the names that count, all if empty.
+
+    Servers weigh the AUC of each of several classes by its size, metamed does not: it is the same with two classes.
+    """
+    known = set(known) or {m.openml for m in MEASURES.values() if m.openml}
     return {m.openml: run.evaluations[m.name] for m in MEASURES.values()
-            if m.openml in known and m.name in run.evaluations}
+            if m.openml in known and m.name in run.evaluations and (m.name != "auc" or n_classes == 2)}
 
 
 def predictions_arff(run: Run, table: Table, path: Path) -> str:
@@ -198,7 +201,7 @@ def _fold_lines(table: Table, fold: int, samples: np.ndarray, probabilities: np.
     if probabilities.shape[1] != len(table.classes):
         raise NotApplicable(f"{probabilities.shape[1]} probabilities a sample for {len(table.classes)} classes")
     target, names = table.labels.target, table.classes
-    for sample, p in zip(samples.tolist(), probabilities.astype(float).round(6), strict=True):
+    for sample, p in zip(samples.tolist(), probabilities.astype(float), strict=True):
         yield [0, fold, 0, table.row_of.get(sample, -1), names[int(p.argmax())], names[target[sample]], *p.tolist()]
 
 
@@ -206,6 +209,33 @@ def stored_predictions(content: bytes) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each fold the tested samples and their probabilities (n, K), of a run's `predictions.npz`."""
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         return [(file["test_index"], file["test"])]
+
+
+def measured_again(text: str) -> tuple[dict[str, tuple[float, ...]], tuple[float, ...]]:
+    """Of anybody's predictions file: metamed's measures by fold, and the share of right answers by fold.
+
+    Folds are in the order of (repeat, fold). Raises ReadError where it is no file of predictions with probabilities.
+    """
+    import arff
+
+    try:
+        file = arff.loads(text)
+        columns = {name: k for k, (name, _) in enumerate(file["attributes"])}
+        classes = list(file["attributes"][columns["correct"]][1])
+        chances = [columns[f"confidence.{c}"] for c in classes]
+        folds: dict[tuple[int, int], list[list]] = {}
+        for row in file["data"]:
+            folds.setdefault((int(row[columns["repeat"]]), int(row[columns["fold"]])), []).append(row)
+        scores = []
+        for rows in (folds[key] for key in sorted(folds)):
+            truth = np.array([classes.index(row[columns["correct"]]) for row in rows])
+            scores.append(evaluate("classification", truth, np.array([[float(r[c]) for c in chances] for r in rows])))
+        right = tuple(float(np.mean([r[columns["correct"]] == r[columns["prediction"]] for r in folds[k]]))
+                      for k in sorted(folds))  # fmt: skip
+    except (arff.ArffException, KeyError, TypeError, ValueError) as error:
+        raise ReadError(f"predictions without probabilities ({type(error).__name__}: {error})") from None
+    names = set.intersection(*map(set, scores)) if scores else set()
+    return {name: tuple(s[name] for s in scores) for name in MEASURES if name in names}, right
 
 
 # ---- what OpenML has no place for
@@ -246,7 +276,8 @@ def _run(task, setup, seed, versions, evaluations, seconds, environment, weights
 
 
 def _setup(method, hyperparameters, recipe, sources) -> Setup:
-    return Setup(str(method), dict(hyperparameters), None if recipe is None else str(recipe), tuple(map(str, sources)))
+    settings = {str(k): v for k, v in hyperparameters.items()}
+    return Setup(str(method), settings, None if recipe is None else str(recipe), tuple(map(str, sources)))
 
 
 def _source(corpus, **words) -> Source:

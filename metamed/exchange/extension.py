@@ -31,7 +31,6 @@ from metamed.exchange.entities import Flow, make_flow, server_measures, settings
 from metamed.exchange.images import find_images
 from metamed.exchange.retrieve import dataset_content
 from metamed.exchange.tables import read_table
-from metamed.measures import MEASURES
 from metamed.records import Run, Setup, Task
 from metamed.store.evidence import DatasetFacts
 from metamed.store.limits import setup_string
@@ -122,7 +121,7 @@ class MetamedExtension(Extension):
         _, tested = task.get_train_test_split_indices(repeat=rep_no, fold=fold_no)
         probabilities = probabilities[[line[int(rows[row])] for row in tested]].astype(float)
         labels = np.array(task.class_labels, dtype=object)[probabilities.argmax(axis=1)]
-        return labels, probabilities, _measures(result.run), None
+        return labels, probabilities, _measures(result.run, len(task.class_labels)), None
 
 
 def _flow_of(setup: Setup) -> Flow:
@@ -157,9 +156,8 @@ def _fold_for(own: Task, rows: np.ndarray, task: OpenMLTask, repeat: int, fold: 
                         "for which its table was made")  # fmt: skip
 
 
-def _measures(run: Run) -> OrderedDict[str, float]:
-    values = server_measures(run, {m.openml for m in MEASURES.values() if m.openml})
-    return OrderedDict((name, of[0]) for name, of in values.items())
+def _measures(run: Run, n_classes: int) -> OrderedDict[str, float]:
+    return OrderedDict((name, of[0]) for name, of in server_measures(run, n_classes).items())
 
 
 def register() -> None:

@@ -85,7 +85,8 @@ class Plan:
         known = [m.openml for m in MEASURES.values() if m.openml]
         for parcel in self.parcels:
             folder = f"run/{parcel.run.id[:12]}"
-            yield f"{folder}/description.xml", run_document(parcel.run, parcel.setup, 0, 0, known).encode()
+            text = run_document(parcel.run, parcel.setup, len(parcel.table.classes), 0, 0, known)
+            yield f"{folder}/description.xml", text.encode()
             for name, content in parcel.files.values():
                 yield f"{folder}/{name}", content
         if self.suite:

@@ -13,7 +13,13 @@ from metamed.errors import MetamedError, NotApplicable, ReadError
 from metamed.exchange import checking
 from metamed.exchange.checking import as_list
 from metamed.exchange.client import Document, Refusal, Server, find_server
-from metamed.exchange.entities import CLASSIFICATION, RECORD, read_record, server_measures, setup_from
+from metamed.exchange.entities import (
+    CLASSIFICATION,
+    RECORD,
+    measured_again,
+    read_record,
+    setup_from,
+)
 from metamed.exchange.splits import PROCEDURES
 from metamed.exchange.tables import DATASET_TAG, TAG, read_metatable, read_table
 from metamed.measures import MEASURES, PRIMARY
@@ -123,7 +129,11 @@ class _Reader:
         facts, task = self._task(int(shown["task_id"]))
         record = checking.run_file(self.server, number, RECORD, shown) or checking.run_file(
             self.server, number, "record", shown)  # fmt: skip
-        run, setup, sources = self._own(record, task, shown) if record else self._others(number, task, shown)
+        predictions = checking.run_file(self.server, number, "predictions", shown) or b""
+        if record:
+            run, setup, sources = self._own(record, predictions, facts, task, shown)
+        else:
+            run, setup, sources = self._others(number, predictions, facts, task, shown)
         new = not self.store.has(run.id)
         try:
             self.store.add_all([facts, task, setup, *sources, run])
@@ -137,14 +147,14 @@ class _Reader:
 
     # runs of metamed
 
-    def _own(self, record: bytes, task: Task, shown: Document) -> tuple[Run, Setup, list[Source]]:
-        """As it was stored; a record that contradicts what the server evaluated is not believed."""
+    def _own(self, record: bytes, predictions: bytes, facts: DatasetFacts, task: Task,
+             shown: Document) -> tuple[Run, Setup, list[Source]]:  # fmt: skip
+        """As it was stored; a record that contradicts its predictions or the server is not believed."""
         run, setup, sources = read_record(record.decode("utf-8", "replace"))
         if run.task != task.id or run.setup != setup.id:
             raise _Skip("its record belongs to another task or setup")
-        theirs = server_measures(run, {m.openml for m in MEASURES.values()})
-        if checking.scores("run", theirs, shown):
-            raise _Skip("its record says other scores than the server")
+        if checking.contradictions("run", run, predictions, facts.n_classes, shown):
+            raise _Skip("its record says other scores than its predictions or the server")
         return run, setup, sources
 
     def _metafeatures(self, facts: DatasetFacts) -> None:
@@ -166,10 +176,11 @@ class _Reader:
             self._tasks[number] = _ShownTask(self, number, shown)
         return self._tasks[number].records
 
-    def _others(self, number: int, task: Task, shown: Document) -> tuple[Run, Setup, list[Source]]:
+    def _others(self, number: int, predictions: bytes, facts: DatasetFacts, task: Task,
+                shown: Document) -> tuple[Run, Setup, list[Source]]:  # fmt: skip
         """A run of somebody else's flow, or of one of metamed's by another client. Its seed is not known: the number
         that the server gave to it stands in, so that no two are taken for one."""
-        evaluations = _evaluations(shown)
+        evaluations = _evaluations(shown, facts.n_classes) | _measured(predictions, shown)
         if not evaluations:
             raise _Skip("not evaluated yet")
         setup = self._setup(shown)
@@ -207,9 +218,20 @@ def opaque(flow: str, version: str, settings: Mapping[str, str]) -> Setup:
     return whole if names_fit and len(setup_string(whole)) <= SETTING else Setup(flow, told)
 
 
-def _evaluations(shown: Document) -> dict[str, tuple[float, ...]]:
+def _measured(predictions: bytes, shown: Document) -> dict[str, tuple[float, ...]]:
+    """metamed's measures of a run's own predictions, so that they compare; none where it gave no probabilities."""
+    try:
+        evaluations, right = measured_again(predictions.decode("utf-8", "replace"))
+    except ReadError:
+        return {}
+    if checking.scores("run", {"predictive_accuracy": right}, shown):
+        raise _Skip("its predictions say other scores than the server")
+    return evaluations
+
+
+def _evaluations(shown: Document, n_classes: int | None) -> dict[str, tuple[float, ...]]:
     """Measures by our names where they are ours, else as `openml.<name>`; a value for each fold, else one for all."""
-    names = {m.openml: m.name for m in MEASURES.values() if m.openml}
+    names = {m.openml: m.name for m in MEASURES.values() if m.openml and (m.name != "auc" or n_classes == 2)}
     found: dict[str, dict[tuple[int, int], float]] = {}
     for entry in as_list((shown.get("output_data") or {}).get("evaluation")):
         try:

@@ -221,7 +221,7 @@ class Publisher:
 
     def _run(self, parcel: Parcel, task: int, measures: set[str]) -> None:
         flow = self._flows[parcel.flow.key]
-        text = run_document(parcel.run, parcel.setup, task, flow, measures)
+        text = run_document(parcel.run, parcel.setup, len(parcel.table.classes), task, flow, measures)
         files = {"description": ("description.xml", text.encode()), **parcel.files}
         try:
             number, sent = self._once(parcel.run.id, lambda: self._find_run(parcel, task, flow),
