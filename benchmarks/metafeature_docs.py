@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable
+from functools import reduce
 from pathlib import Path
+from textwrap import fill
 
 from metamed.dataset import KINDS
 from metamed.metafeatures import METAFEATURES, PAIR_METAFEATURES, MetaFeature, PairMetaFeature, facts_of
@@ -25,6 +27,7 @@ of the sample where they leave 0-1. Colour becomes grey by ITU-R 601 luma. So 8 
 and grey images stored as RGB, have the same values (but for `bit_depth`, `n_channels`, `n_features` and
 `dimensionality`). Histograms and local patterns see 256 levels, co-occurrence 32.
 
+{overview}
 **Sample.** At most `max_samples` images are looked at (all of them up to that many, and then their order does not
 matter). Volumes are seen on their middle slice. Distances and landmarkers use at most 2000 samples, as 16 x 16
 thumbnails, as standardised feature vectors, or as means of bags. Of multi-label targets they use the label nearest
@@ -36,36 +39,43 @@ bags are compared in whole bags, at most 2500 of them and 40 of a bag.
 On the command line a sample is said, with the standard error of its means; `metamed features --max-samples 0` looks at
 all.
 
-{error}
-
-{science}
-
 **Deep features** are left out unless asked for (`extract(..., deep=True, embed=...)`, `metamed features --deep`): they
 need a frozen network, `embed=metamed.sources.embedder()`, or embeddings that are already there, an array with a row for
 each image. At most 2000 images are embedded.
 
 **Cost.** *facts*: no pixel is read; *pixels*: one pass over the sample; *distances*: a distance matrix; *models*:
 five quick fits; *network*: a pass through a frozen network; *stored vectors*: nothing but two rows of the store.
+
+{error}
+
+{science}
 """
 
-ERROR = """**What a sample costs.**
+ERROR = """## What a sample costs
+
 Error against all images, over the deviation of the column over the datasets: median (90 %
 quantile) over datasets and columns. `python -m benchmarks.metafeature_error FOLDER` measures it. The default sample of
 5000 is larger than any of these; errors of means fall with its root. Landmarkers and bags suffer most, because they
 learn from the sample: compare them only between samples of one size.
 
 """
-HELP = """**Which help.** The recommender's learner was examined on our own runs ({families} families, one left out at a
-time) while it was told one group alone, as five numbers, or all of them. Differences to being told nothing, with 95 %
-intervals over families; bold ones exclude 0, of which {chance:.0f} among the {count} here are owed to chance.
-{surely} Less is better for the first pick (nreg@1) and the error of the expected score (MAE).
+HELP = """## Which help
+
+The recommender's learner was examined on our own runs ({families} families, one left out at a time) while it was told
+one group alone, as five numbers, or all of them. Differences to being told nothing, with 95 % intervals over families;
+bold ones exclude 0, of which {chance:.0f} of these {count} are owed to chance. "Of other datasets" is the control,
+the same numbers handed to other datasets. Less is better for the first pick and the error of the expected score.
+
+{surely}
 
 ![Differences to being told nothing](../benchmarks/results/metafeature_groups.svg)
 
 """
-SAME = """**Which say the same.** Rank correlations over {datasets} real datasets: the {columns} columns spread like
-{effective} unrelated ones; averaged |correlation| above 0.9 makes {clusters} clusters of them. So a learner on few
-datasets wants a few numbers a group (principal components, or one column a cluster), not all columns.
+SAME = """## Which say the same
+
+Rank correlations over {datasets} real datasets: the {columns} columns spread like {effective} unrelated ones; averaged
+|correlation| above 0.9 makes {clusters} clusters of them. So a learner on few datasets wants a few numbers a group
+(principal components, or one column a cluster), not all columns.
 
 ![Correlations of meta-features](../benchmarks/results/metafeature_correlations.svg)
 
@@ -90,8 +100,9 @@ def _results(name: str) -> list[dict[str, str]]:
 
 def science() -> str:
     """Which groups help and which columns say the same, from the measured tables."""
-    rows = [r for r in _results("metafeature_groups.csv") if r["ranker"] == "metamed"]
+    rows = _results("metafeature_groups.csv")
     rows = [r for r in rows if r["kind"] == rows[0]["kind"] and r["told"] != "nothing" and "all but" not in r["told"]]
+    rows, neighbours = ([r for r in rows if r["ranker"] == ranker] for ranker in ("metamed", "knn"))
     told = list(dict.fromkeys(r["told"] for r in rows))
     cells = {(r["told"], r["measure"]): r for r in rows}
     lines = [f"| told | {' | '.join(MEASURES.values())} |", "|---" * (len(MEASURES) + 1) + "|"]
@@ -101,7 +112,8 @@ def science() -> str:
     groups = ["| group | datasets | columns | effective number | clusters |", "|---|---|---|---|---|"]
     groups += [f"| {' | '.join(row.values())} |" for row in whole]
     same = SAME.format(**last) + "\n".join(groups)
-    text = HELP.format(families=rows[0]["families"], chance=len(rows) / 20, count=len(rows), surely=_surely(rows))
+    text = HELP.format(families=rows[0]["families"], chance=len(rows) / 20, count=len(rows),
+                       surely=_surely(rows, neighbours))  # fmt: skip
     return "\n\n".join([text + "\n".join(lines), same, MORE])
 
 
@@ -117,14 +129,17 @@ def _cell(row: dict[str, str]) -> str:
     return f"{bold}{value}{bold} [{low}, {high}]"
 
 
-def _surely(rows: list[dict[str, str]]) -> str:
-    """One sentence for each direction: which groups, alone or together, changed which mark beyond doubt."""
-    said = {1: "Surely better", -1: "Surely worse"}
-    parts = []
-    for sign, word in said.items():
-        found = [f"{MEASURES[r['measure']]} by {r['told']}" for r in rows if _sure(r) == sign]
-        parts.append(f"{word}: {'; '.join(found) or 'none'}.")
-    return " ".join(parts)
+def _surely(rows: list[dict[str, str]], neighbours: list[dict[str, str]]) -> str:
+    """Told what, which mark changed beyond doubt, and what nearest neighbours confirm."""
+    both = [a for a, b in zip(rows, neighbours, strict=True) if _sure(a) == _sure(b) == 1]
+    parts = {"Surely better": [r for r in rows if _sure(r) == 1], "Surely worse": [r for r in rows if _sure(r) == -1],
+             "Better with nearest neighbours in place of the learner too": both}  # fmt: skip
+    return fill(" ".join(f"{word}: {_listed(found) or 'none'}." for word, found in parts.items()), 120)
+
+
+def _listed(rows: list[dict[str, str]]) -> str:
+    told = {m: [r["told"] for r in rows if r["measure"] == m] for m in MEASURES}
+    return "; ".join(f"{MEASURES[m]} with {', '.join(names)}" for m, names in told.items() if names)
 
 
 def error_table() -> str:
@@ -174,7 +189,8 @@ def overview(groups: Iterable[str]) -> str:
 def page() -> str:
     """The whole page."""
     groups = dict.fromkeys(feature.group for feature in METAFEATURES.values())
-    parts = [HEAD.replace("{error}", error_table()).replace("{science}", science()), overview(groups)]
+    made = {"{overview}": overview(groups), "{error}": error_table(), "{science}": science()}
+    parts = [reduce(lambda text, name: text.replace(name, made[name]), made, HEAD)]
     for group in groups:
         members = [f for f in METAFEATURES.values() if f.group == group]
         kinds = {f.kinds for f in members}

@@ -50,6 +50,6 @@ def _row(group: str, size: int, parts: list[tuple[str, list[float]]]) -> tuple:
 
 
 if __name__ == "__main__":
+    found = [("group", "samples", "datasets", "median", "quantile90"), *errors(Path(sys.argv[1]))]
     with TABLE.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([("group", "samples", "datasets", "median", "quantile90"), *errors(Path(sys.argv[1]))])
+        csv.writer(file, lineterminator="\n").writerows(found)

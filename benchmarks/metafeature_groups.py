@@ -212,10 +212,10 @@ def own_tables() -> dict[str, Table]:
     return found
 
 
-def report(alike: redundancy.Map, ablations: dict[str, Ablation], vectors: dict[str, dict], minutes: float) -> str:
+def report(alike: redundancy.Map, ablations: dict[str, Ablation], vectors: dict[str, dict]) -> str:
     """Everything as one Markdown document."""
     same = [cluster for cluster in redundancy.clusters(alike) if len(cluster) > 1]
-    parts = [HEAD.format(minutes=minutes, datasets=alike.datasets["all"], same=redundancy.SAME)]
+    parts = [HEAD.format(datasets=alike.datasets["all"], same=redundancy.SAME)]
     parts += redundancy.table(alike)
     parts += [f"\n### Columns that say the same ({len(same)} clusters)\n", *(f"* {', '.join(c)}" for c in same)]
     parts.append(ABLATION)
@@ -241,8 +241,7 @@ def difficulty_lines(table: Table, vectors: dict[str, dict]) -> list[str]:
 
 HEAD = """# Meta-features by group: which say the same, which help
 
-Made by `python -m benchmarks.metafeature_groups FOLDER` in {minutes:.1f} CPU minutes; nothing in this file is edited by
-hand.
+Made by `python -m benchmarks.metafeature_groups FOLDER --facts FACTS`; nothing in this file is edited by hand.
 
 ## Redundancy over {datasets} datasets
 
@@ -261,6 +260,7 @@ One family of datasets is left out at a time, as in every exam; the learner is t
 its first five principal components over the datasets (of the ranks of its columns), so that groups count alike.
 Brackets are 95 % bootstrap intervals over families, bold ones exclude 0. nreg@1 and MAE: less is better. "all but"
 rows are compared with all groups, the others with nothing. "of other datasets": handed to other datasets, the control.
+Landmarkers and class structure know the labels of every image of a dataset; its runs learned from a part of them.
 
 ![Differences to being told nothing](metafeature_groups.svg)
 """
@@ -298,8 +298,8 @@ def main() -> None:
     draw(next(iter(ablations.values())), RESULTS.with_suffix(".svg"))
     write_csv(ablations, RESULTS.with_suffix(".csv"))
     redundancy.write_csv(alike, RESULTS.with_name("metafeature_redundancy.csv"))
-    RESULTS.write_text(report(alike, ablations, vectors, sum(os.times()[:4]) / 60), encoding="utf-8")
-    print(f"written to {RESULTS}")
+    RESULTS.write_text(report(alike, ablations, vectors), encoding="utf-8")
+    print(f"written to {RESULTS} after {sum(os.times()[:4]) / 60:.1f} CPU minutes")
 
 
 if __name__ == "__main__":
