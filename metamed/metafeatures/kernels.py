@@ -18,7 +18,7 @@ from metamed.parallel import cores, in_order
 
 __all__ = ["COMPILED", "HALF", "QUANTILES", "image_statistics", "local_patterns", "measure_blocks", "ratio"]
 
-VERSION = 1  # of pixels.c: a build of another one is not used
+VERSION = 2  # of pixels.c: a build of another one is not used
 SUMS = (  # of pixels.c, in its order
     "mean", "second", "third", "fourth", "lowest", "highest", "dx_dx", "dy_dy", "dx_dy", "slope", "laplacian", "noise",
     "neighbours", "step_x", "step_y", "border_x", "border_y", "saturation", "red", "green", "blue",

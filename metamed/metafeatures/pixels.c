@@ -19,7 +19,7 @@
 #define WIDE
 #endif
 
-enum { VERSION = 1 };        /* kernels.py uses no other build than its own */
+enum { VERSION = 2 };        /* kernels.py uses no other build than its own */
 enum { STRIP = 2048 };       /* pixels converted together */
 enum { BANKS = 4 };          /* equal pixels in a row would wait for one counter: neighbours have different ones */
 enum { LEVELS = 32, CELLS = LEVELS * LEVELS, OFFSETS = 8, PROPERTIES = 6 };
@@ -431,6 +431,44 @@ static void ring_power(const float *spectrum, const int32_t *order, const float 
     }
 }
 
+/* -- volumes --------------------------------------------------------------------------------------------------------- */
+
+WIDE static void spread_plane(const uint8_t *empty, const uint8_t *from, uint8_t *to, size_t n)
+{
+    for (size_t i = 0; i < n; i++) to[i] |= from[i] & empty[i];
+}
+
+static void spread_row(const uint8_t *empty, uint8_t *row, int n)
+{
+    if (!memcmp(empty, row, n)) return; /* all of it is outside already: so most rows are */
+    for (int x = 1; x < n; x++) row[x] |= row[x - 1] & empty[x];
+    for (int x = n - 2; x >= 0; x--) row[x] |= row[x + 1] & empty[x];
+}
+
+/* From the faces of a volume along each axis, there and back; what is empty and not reached so far stays. */
+static void sweep(const uint8_t *empty, uint8_t *outside, int depth, int height, int width)
+{
+    size_t plane = (size_t)height * width;
+    for (int z = 1; z < depth; z++) spread_plane(empty + z * plane, outside + (z - 1) * plane, outside + z * plane, plane);
+    for (int z = depth - 2; z >= 0; z--)
+        spread_plane(empty + z * plane, outside + (z + 1) * plane, outside + z * plane, plane);
+    for (int z = 0; z < depth; z++) {
+        const uint8_t *e = empty + z * plane;
+        uint8_t *o = outside + z * plane;
+        for (int y = 1; y < height; y++) spread_plane(e + (size_t)y * width, o + (size_t)(y - 1) * width, o + (size_t)y * width, width);
+        for (int y = height - 2; y >= 0; y--)
+            spread_plane(e + (size_t)y * width, o + (size_t)(y + 1) * width, o + (size_t)y * width, width);
+        for (int y = 0; y < height; y++) spread_row(e + (size_t)y * width, o + (size_t)y * width, width);
+    }
+}
+
+WIDE static size_t count_ones(const uint8_t *v, size_t n)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < n; i++) sum += v[i];
+    return sum;
+}
+
 /* -- doors to Python ------------------------------------------------------------------------------------------------ */
 
 static int make_room(const Shape *s, Work *w)
@@ -521,7 +559,27 @@ static PyObject *rings(PyObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
+static PyObject *reach(PyObject *self, PyObject *args)
+{
+    Py_buffer empty, outside;
+    int d, h, w;
+    if (!PyArg_ParseTuple(args, "y*w*(iii)", &empty, &outside, &d, &h, &w)) return NULL;
+    size_t n = (size_t)d * h * w, before, after = 0;
+    int fit = (size_t)empty.len == n && (size_t)outside.len == n;
+    Py_BEGIN_ALLOW_THREADS
+    if (fit) do {
+        before = after;
+        sweep(empty.buf, outside.buf, d, h, w);
+        after = count_ones(outside.buf, n);
+    } while (after != before);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&empty), PyBuffer_Release(&outside);
+    if (!fit) return PyErr_SetString(PyExc_ValueError, "buffers do not fit the shape"), NULL;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
+    {"reach", reach, METH_VARARGS, "reach(empty, outside, shape): what is empty and connected joins what is outside."},
     {"rings", rings, METH_VARARGS, "rings(n, spectra, order, weight, starts, power): fills the power of each ring."},
     {"measure", measure, METH_VARARGS, "measure(images, type, shape, low, step, window, *outputs): fills the outputs."},
     {NULL, NULL, 0, NULL},
