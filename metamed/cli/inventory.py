@@ -81,6 +81,7 @@ def examine(store) -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
     from importlib.util import find_spec
 
+    from metamed.metafeatures.kernels import COMPILED
     from metamed.store import default_path
     from metamed.training import pick_device
 
@@ -96,6 +97,7 @@ def examine(store) -> dict[str, Any]:
         "python": sys.version.split()[0], **{name: of(name) for name in packages},
         "device": str(pick_device()), "store": str(default_path()), "runs and figures": len(store),
         "OpenML key": "set" if _has_key() else "not set",
+        "pixel kernel": "compiled" if COMPILED else "numpy, slower: pip install metamed where there is a C compiler",
         **{f"extra {name}": "installed" if all(map(find_spec, parts)) else f'pip install "metamed[{name}]"'
            for name, parts in extras.items()},
     }  # fmt: skip
