@@ -22,8 +22,9 @@ FEW_BITS, LIKENESS = 16, 0.99
 
 def _copies(probe: Probe) -> Iterator[tuple[np.ndarray, slice, np.ndarray]]:
     """(images that are asked about, some of all images, whether the one repeats the other), block by block."""
-    packed, view = probe.statistics["hash"], _unit(probe.statistics["thumbnail"])
+    packed, thumbnails = probe.statistics["hash"], probe.statistics["thumbnail"]
     asked = spread(len(packed), ASKED)
+    view = _unit(thumbnails[asked])
     own = np.unpackbits(packed[asked], axis=1).astype(np.float32)
     ones = own.sum(axis=1)
     within = np.where(ones > FEW_BITS, np.minimum(FEW_BITS, ones / 4), -1)[:, None]  # flat images are no copies
@@ -31,7 +32,7 @@ def _copies(probe: Probe) -> Iterator[tuple[np.ndarray, slice, np.ndarray]]:
         part = slice(start, min(start + BLOCK, len(packed)))
         bits = np.unpackbits(packed[part], axis=1).astype(np.float32)
         alike = ones[:, None] + bits.sum(axis=1) - 2 * own @ bits.T <= within
-        alike &= view[asked] @ view[part].T > LIKENESS
+        alike &= view @ _unit(thumbnails[part]).T > LIKENESS  # block by block: memory stays
         alike &= asked[:, None] != np.arange(part.start, part.stop)
         yield asked, part, alike
 
