@@ -110,6 +110,18 @@ TRAINED = (
     Setup("mobilenet", {"learning_rate": 0.003}, "finetune", (BIRDS,)),
 )
 UNTUNED = probes((*RANDOM_SMALL, *SMALL[::-1]), image_size=32)
+RATE = {"learning_rate": 0.003}
+RECIPES = tuple(
+    Setup("mobilenet", RATE, recipe, (IMAGENET,)) for recipe in ("discriminative", "gradual", "batchnorm", "simsiam")
+) + (Setup("mobilenet", RATE, "cotraining", (made("flowers5", "mobilenet"),)),)
+NETWORKS = (
+    Setup("mobilenet_v3_small"),
+    Setup("vit"),
+    Setup("efficientnet_b0"),
+    Setup("resnet", {"depth": 50}),
+    Setup("densenet121"),
+    Setup("convnext_tiny"),
+)
 TURNED = probes((*RANDOM_MOBILE[:1], *CHAINED, *RANDOM_MOBILE[1:]))
 TUNED = tuple(Setup("mobilenet", {"learning_rate": 0.003}, "finetune", (source,)) for source in CHAINED)
 
@@ -131,6 +143,8 @@ SUITES = {
     "from_chained_more": _everywhere("from_chained_more", TURNED),
     "trained50": _everywhere("trained50", TRAINED, (50,), (0,)),
     "trained100": _everywhere("trained100", TRAINED, (100,), (0,)),
+    "recipes50": _everywhere("recipes50", RECIPES, (50,), (0,)),
+    "networks50": _everywhere("networks50", NETWORKS, (50,), (0,)),
     "tuned": _everywhere("tuned", TUNED, (100,), (0,)),
     "varied_sources": learners("varied_sources", (*SHUFFLED, *GREY), FROM_SCRATCH),
     "resized_sources": learners("resized_sources", RESIZED, FROM_SCRATCH, sizes=(50, 150, None)),
