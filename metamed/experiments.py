@@ -123,7 +123,8 @@ def repeat(run: Run, dataset: Dataset, store: Store, evidence: Store | None = No
     known, sources = run.environment, sources_of(run, setup, evidence)
     as_then = {name: known[name] for name in ("precision", "device") if name in known}
     as_then |= {"threads": int(known["threads"])} if "threads" in known else {}
-    options = as_then | {"keep_weights": keep_weights} | options
+    asked = any("@" in measure for measure in run.evaluations)
+    options = as_then | options | {"keep_weights": keep_weights, "robust": asked or options.get("robust", False)}
     job = make_job(setup, task, dataset, evidence, seed=run.seed, sources=sources, **options)
     again = _keep(perform(job, progress), job, store)
     return Repetition(run, again, tuple(_changes(run, again, setup, job.setup)))
@@ -184,8 +185,8 @@ class Suite:
     robust: bool = False
 
 
-def pending(suite: Suite, store: Store, find: Callable[[str], Dataset], **options) -> Iterator[Job]:
-    """The jobs of a suite that the store does not hold yet, in order. `find` gives a dataset by its name."""
+def planned(suite: Suite, store: Store, find: Callable[[str], Dataset], **options) -> Iterator[Job]:
+    """All jobs of a suite, each once, in order. `find` gives a dataset by its name."""
     datasets = {name: find(name) for name in suite.datasets}
     tasks = {}  # by what they use: sizes beyond what a dataset has repeat one another, and the last of them is kept
     for split, size, dataset in product(suite.splits, suite.sizes, datasets.values()):
@@ -195,9 +196,14 @@ def pending(suite: Suite, store: Store, find: Callable[[str], Dataset], **option
     given = set()
     for setup, seed, (dataset, task) in product(suite.setups, suite.seeds, tasks.values()):
         job = make_job(setup, task, dataset, store, seed=seed, **options)
-        if not _learned_from(job) and job.run.id not in given and not store.has(job.run.id):
+        if not _learned_from(job) and job.run.id not in given:
             given.add(job.run.id)  # two setups that differ in a default alone are one
             yield job
+
+
+def pending(suite: Suite, store: Store, find: Callable[[str], Dataset], **options) -> Iterator[Job]:
+    """The jobs of a suite that the store does not hold yet, in order."""
+    return (job for job in planned(suite, store, find, **options) if not store.has(job.run.id))
 
 
 def _learned_from(job: Job) -> bool:

@@ -126,10 +126,8 @@ class Predictor:
         if path.suffix == ".safetensors":
             write_safetensors(self.answer, path, self.about())
             return
-        import torch
-
-        example = torch.from_numpy(np.zeros((2, self.facts.n_channels, self.side, self.side), INPUTS[images]))
-        write_onnx(self.answer.to("cpu"), example, path, self.about() | {"images": images})
+        example = np.zeros((2, self.facts.n_channels, self.side, self.side), INPUTS[images])
+        write_onnx(self.answer, example, path, self.about() | {"images": images})
 
     def about(self) -> dict[str, str]:
         """What a file of the model has to say of itself, in words."""

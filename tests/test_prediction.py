@@ -157,6 +157,14 @@ def test_a_run_repeats_exactly(store):
     assert again.again.evaluations == run.evaluations
 
 
+def test_the_probe_of_precisions_moves_nothing(store, monkeypatch):
+    """Dropout draws random numbers while the faster precision is looked for; training must not notice."""
+    setup = Setup("small_cnn", {**QUICK, "dropout": 0.5})
+    monkeypatch.setattr("metamed.training.precision._PROBED", {})
+    first, second = (run_setup(setup, make_task(DATA), DATA, Store.memory(), device="cpu") for _ in range(2))
+    assert first.evaluations == second.evaluations
+
+
 def test_what_has_changed_since_is_said(store):
     run = kept(store, SETUPS["scratch"][0])
     older = replace(run, versions=(0, 0), evaluations={"auc": (run.score("auc") - 0.25,)},

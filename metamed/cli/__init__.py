@@ -1,26 +1,23 @@
 """The command line: parses, calls one function of the library, prints. It knows nothing about images or learning."""
 
-import json
 import os
 import sys
-from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Exit, Option, Typer
 
-from metamed.cli import exchanging
+from metamed.cli import exchanging, running
 from metamed.cli import options as o
+from metamed.cli.given import columns, json_text, read, words
 from metamed.cli.options import Common, command
-from metamed.errors import MetamedError, UnknownName
+from metamed.errors import MetamedError
 
 app = Typer(name="metamed", no_args_is_help=True, pretty_exceptions_enable=False)
 bench = Typer(no_args_is_help=True, help="Run a suite of experiments, or see how far it is.")
 store = Typer(no_args_is_help=True, help="Bring evidence into the store, or out of it.")
 app.add_typer(bench, name="bench")
 app.add_typer(store, name="store")
-
 
 
 def _version(asked: bool) -> None:
@@ -52,7 +49,7 @@ def recommend(
     from metamed.recommend import recommend as answer
     from metamed.report import render, write
 
-    data = _read(dataset, images, labels, group, kind)
+    data = read(dataset, images, labels, group, kind)
     r = answer(data, common.evidence(), top=top, budget=budget, device=device, licence=licence, as_unknown=as_unknown,
                max_samples=max_samples or None, seed=common.seed, explain=explain)  # fmt: skip
     if report:
@@ -68,7 +65,7 @@ def inspect(
     """Show what is read from a dataset and what is assumed about it: keys, axes, labels, groups, leaks."""
     from metamed.readers import inspect as look
 
-    print(_columns(look(_read(dataset, images, labels, group, kind))))
+    print(columns(look(read(dataset, images, labels, group, kind))))
 
 
 @command(app)
@@ -81,7 +78,7 @@ def features(
     from metamed.metafeatures import extract
     from metamed.metafeatures.sampling import remark
 
-    data, embed = _read(dataset, images, labels, None, kind), None
+    data, embed = read(dataset, images, labels, None, kind), None
     if deep or group == "deep":
         from metamed.sources import embedder
 
@@ -93,59 +90,17 @@ def features(
         values = [("name", "value"), *((name, repr(value)) for name, value in values.items())]
         print("\n".join(map(",".join, values)))
     else:
-        print(_json(values) if as_json else _columns([(name, f"{value:.6g}") for name, value in values.items()]))
+        print(json_text(values) if as_json else columns([(name, f"{value:.6g}") for name, value in values.items()]))
 
 
 # ---- experiments
 
-
-@command(app)
-def run(
-    common: Common, dataset: o.DATASET, rank: o.RANK = None, method: o.METHOD = None, set: o.SET = None,
-    source: o.SOURCE = None, recipe: o.RECIPE = None, as_source: o.AS_SOURCE = None, device: o.DEVICE = None,
-    images: o.IMAGES = None, labels: o.LABELS = None, group: o.GROUP = None, kind: o.KIND = None,
-    download: o.DOWNLOAD = False,
-):  # fmt: skip
-    """Train and evaluate one setup on a dataset, and keep the run in the store."""
-    from metamed.experiments import make_task, run_setup
-    from metamed.sources import as_source as keep
-
-    if download:
-        common.need_network("--download")
-    data, mine = _read(dataset, images, labels, group, kind), common.own()
-    setup = _setup(data, common, rank, method, set or [], source or [], recipe)
-    _bring_sources([setup], common, mine)
-    done = run_setup(setup, make_task(data), data, mine, seed=common.seed, device=device or "auto", download=download,
-                     keep_weights=as_source is not None, progress=common.progress)  # fmt: skip
-    _show_run(done, setup)
-    if as_source:
-        common.say(f"kept as source {keep(done, as_source, mine).name}")
-
-
-@command(bench, "run")
-def bench_run(common: Common, suite: str, data: o.DATA, device: o.DEVICE = None, workers: o.WORKERS = 1):
-    """Run what is missing of a suite; a run that is stored is skipped."""
-    from metamed.experiments import run_suite
-
-    def tell(done, job) -> None:
-        score = done.error or f"{job.task.measure} {done.score(job.task.measure):.3f}"
-        common.say(f"{job.task.dataset}  {job.setup.label}  seed {done.seed}: {score}")
-
-    chosen, find, mine = _suite(suite, data, common)
-    with _executor(workers) as executor:
-        done = run_suite(chosen, mine, find, device=device or "auto", executor=executor, workers=workers, report=tell)
-    print(f"{suite}: {len(done)} new runs, {sum(r.error is not None for r in done)} of them failed")
-
-
-@command(bench, "status")
-def bench_status(common: Common, suite: str, data: o.DATA):
-    """Say how many runs of a suite are stored and how many are missing."""
-    from metamed.experiments import pending
-
-    chosen, find, mine = _suite(suite, data, common)
-    total = len(chosen.datasets) * len(chosen.setups) * len(chosen.seeds) * len(chosen.sizes)
-    missing = sum(1 for _ in pending(chosen, mine, find))
-    print(f"{suite}: {total - missing} of {total} runs stored, {missing} missing")
+command(app)(running.run)
+command(bench, "run")(running.bench_run)
+command(bench, "status")(running.bench_status)
+command(app)(running.tune)
+command(app)(running.predict)
+command(app)(running.export)
 
 
 # ---- evidence
@@ -165,11 +120,11 @@ def exam(
     if train and not table:
         raise MetamedError("--train needs --table: what is learned from one table is judged on another")
     given = {"datasets": datasets, "families": families, "distances": [p for p in (distances, scores) if p],
-             "items": _words(items), "by": _words(by)}  # fmt: skip
+             "items": words(items), "by": words(by)}  # fmt: skip
     asked = read(table, facts, given) if table else stored(common, kind)
     asked += not_shipped(facts, given, common) if facts and not (table or kind) else []
     results = examine(asked, read(train, facts, given) if train else [], common)
-    print(_json(plain(results, seed=common.seed)) if as_json else as_markdown(results, seed=common.seed))
+    print(json_text(plain(results, seed=common.seed)) if as_json else as_markdown(results, seed=common.seed))
 
 
 @command(app, "list")
@@ -178,7 +133,7 @@ def list_(common: Common, what: str, as_json: o.JSON = False):
     from metamed.cli.inventory import rows
 
     found = rows(what, common.evidence)
-    print(_json(found) if as_json else _columns([row.values() for row in found]))
+    print(json_text(found) if as_json else columns([row.values() for row in found]))
 
 
 @command(store, "import")
@@ -211,115 +166,7 @@ def doctor(common: Common, as_json: o.JSON = False):
     from metamed.cli.inventory import examine
 
     facts = examine(common.evidence())
-    print(_json(facts) if as_json else _columns(list(facts.items())))
-
-
-# ---- what the commands share
-
-
-def _read(path: str, images=None, labels=None, group=None, kind=None):
-    from metamed.readers import read
-
-    return read(path, images=images, labels=labels, group=group, kind=kind)
-
-
-def _json(value) -> str:
-    from metamed.report import finite
-
-    return json.dumps(finite(value), indent=1, allow_nan=False, ensure_ascii=False)
-
-
-def _columns(rows: list) -> str:
-    """Rows of values as aligned columns of text."""
-    rows = [[str(cell) for cell in row] for row in rows]
-    width = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, width, strict=True)).rstrip() for row in rows)
-
-
-def _words(text: str | None) -> list[str] | None:
-    return text.split(",") if text else None
-
-
-def _setup(data, common: Common, rank: int | None, method: str | None, settings: list, sources: list, recipe):
-    """The setup that --rank or --method names. Exactly one of them is needed."""
-    from metamed.recommend import recommend as answer
-    from metamed.records import Setup
-
-    if (rank is None) == (method is None):
-        raise MetamedError("say what to run: --rank N, as `metamed recommend` ranks, or --method NAME")
-    if method:
-        return Setup(method, dict(map(_setting, settings)), recipe, tuple(sources))
-    ranking = answer(data, common.evidence(), top=rank, seed=common.seed).ranking
-    if len(ranking) < rank:
-        raise MetamedError(f"--rank {rank}: only {len(ranking)} setups are ranked")
-    return ranking[rank - 1].setup
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """`name=value` as a pair; the value is a number, true, false or null where it reads as one, else a word."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise MetamedError(f"--set {text}: expected name=value, e.g. --set epochs=5")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
-def _bring_sources(setups: Iterable, common: Common, mine) -> None:
-    """Shipped sources that the setups name become known to the store that their runs will lie in."""
-    names = {name for setup in setups for name in setup.sources}
-    evidence = common.evidence() if names else None
-    mine.add_all([evidence.source(name) for name in sorted(names)])
-
-
-def _show_run(done, setup) -> None:
-    if done.error:
-        raise MetamedError(f"{setup.label} failed: {done.error} (kept in the store as run {done.id[:12]})")
-    print(f"run {done.id[:12]}  {setup.label}  {done.seconds:.0f} s")
-    print(_columns([(name, f"{done.score(name):.4f}") for name in done.evaluations]))
-
-
-def _suite(name: str, folder: Path, common: Common) -> tuple:
-    """(suite, how its datasets are found, the store for its runs).
-
-    Suites are those of `benchmarks.suites` in the working folder, else of the entry points `metamed.suites`. A dataset
-    is the file or folder below `folder` called like it; `FAMILIES` beside the suites says what belongs together.
-    """
-    suites, families = _suites()
-    if name not in suites:
-        raise UnknownName("suite", name, suites)
-
-    def find(dataset: str):
-        found = [p for p in sorted(folder.rglob("*")) if dataset in (p.name, p.stem)]
-        if not found:
-            raise UnknownName(f"dataset in {folder}", dataset, {p.stem for p in folder.rglob("*")})
-        data = _read(str(found[0]))
-        return replace(data, card=replace(data.card, family=families.get(dataset, data.card.family)))
-
-    mine = common.own()
-    _bring_sources(suites[name].setups, common, mine)
-    return suites[name], find, mine
-
-
-def _suites() -> tuple[dict, dict]:
-    from importlib import import_module
-    from importlib.metadata import entry_points
-
-    sys.path.insert(0, os.getcwd())
-    try:
-        module = import_module("benchmarks.suites")
-    except ModuleNotFoundError:
-        return {entry.name: entry.load() for entry in entry_points(group="metamed.suites")}, {}
-    return module.SUITES, getattr(module, "FAMILIES", {})
-
-
-def _executor(workers: int):
-    from concurrent.futures import ProcessPoolExecutor
-    from contextlib import nullcontext
-    from multiprocessing import get_context
-
-    return ProcessPoolExecutor(workers, get_context("spawn")) if workers > 1 else nullcontext()
+    print(json_text(facts) if as_json else columns(list(facts.items())))
 
 
 # ---- the entry point

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -39,14 +40,14 @@ class ProbeAnswer(nn.Module):
         return self.head(features.half().float())  # features are kept, and were fitted on, in half precision
 
 
-def write_onnx(answer: nn.Module, images: torch.Tensor, path: Path, about: Mapping[str, str]) -> None:
+def write_onnx(answer: nn.Module, images: np.ndarray, path: Path, about: Mapping[str, str]) -> None:
     """The module as an ONNX file: `images`, any number of them with the shape and type of these -> `probabilities`."""
     if not find_spec("onnxscript") or not find_spec("onnx"):
         raise MissingExtra("export to ONNX", "onnx and onnxscript", "onnx")
     n = torch.export.Dim("n", min=1)
     program = torch.onnx.export(
-        answer.eval(), (images,), input_names=["images"], output_names=["probabilities"], dynamic_shapes=({0: n},),
-        dynamo=True, verbose=False,
+        answer.cpu().eval(), (torch.from_numpy(images),), dynamic_shapes=({0: n},), dynamo=True, verbose=False,
+        input_names=["images"], output_names=["probabilities"],
     )  # fmt: skip
     program.model.metadata_props.update(about)
     try:

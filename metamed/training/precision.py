@@ -37,7 +37,8 @@ def choose_precision(model: Model, batch: torch.Tensor, device: torch.device) ->
     )
     if key not in _PROBED:
         state = {k: v.clone() for k, v in model.state_dict().items()}
-        seconds = {p: min(_step_seconds(model, batch, p) for _ in range(3)) for p in ("fp32", "bf16")}
+        with torch.random.fork_rng(devices=[]):  # dropout draws here, and must not move what training draws
+            seconds = {p: min(_step_seconds(model, batch, p) for _ in range(3)) for p in ("fp32", "bf16")}
         model.load_state_dict(state)  # the probe's steps moved the batch statistics
         model.zero_grad(set_to_none=True)
         _PROBED[key] = "bf16" if seconds["bf16"] < 0.7 * seconds["fp32"] else "fp32"
