@@ -27,6 +27,7 @@ SUMS = (  # of pixels.c, in its order
 )  # fmt: skip
 UNIT = 255_000.0  # levels of pixels.c from black to white
 GLCM = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation")
+_TRANSFORMED = 2**17  # pixels transformed together: Fourier's steps through an image should stay in the cache
 _FLAT = 1e-12  # variance (of grey in 0-1) below which an image counts as constant: float32 leaves about 1e-15
 _HASH_STEP = 2.0001  # of 255 levels, as metamed.dataset.thumbnail_hashes; a tie is none, whatever the bit depth
 
@@ -245,13 +246,9 @@ def _spectrum(windowed: np.ndarray, constant: np.ndarray, compiled) -> dict[str,
     """Slope of log ring power over log frequency, rings weighing by their size (the inner ones are few coefficients
     and lose to the removal of the mean), and the share of power above half the Nyquist frequency."""
     window, order, starts, weight, size, radius = _rings(*windowed.shape[1:])
-    spectrum = np.fft.rfft2(windowed).reshape(len(windowed), -1)
-    if compiled is None:
-        power = spectrum.real[:, order] ** 2 + spectrum.imag[:, order] ** 2
-        total = np.add.reduceat((power * weight).astype(np.float64), starts, axis=1)
-    else:
-        total = np.empty((len(windowed), len(starts)))
-        compiled.rings(len(windowed), np.ascontiguousarray(spectrum), order, weight, starts, total)
+    step = max(1, _TRANSFORMED // window.size)
+    total = np.concatenate([_ring_power(windowed[k : k + step], order, starts, weight, compiled)
+                            for k in range(0, len(windowed), step)])  # fmt: skip
     total /= UNIT**2
     total[constant] = 0
     x = np.log(radius) - np.average(np.log(radius), weights=size)
@@ -260,6 +257,18 @@ def _spectrum(windowed: np.ndarray, constant: np.ndarray, compiled) -> dict[str,
         "spectrum_slope": (np.log(total / size + 1e-12) * (size * x)).sum(axis=1) / (size @ x**2),
         "spectrum_high": ratio(total[:, high].sum(axis=1), total.sum(axis=1)),
     }
+
+
+def _ring_power(windowed: np.ndarray, order: np.ndarray, starts: np.ndarray, weight: np.ndarray, compiled):
+    """Power of each ring of frequencies, (n, rings)."""
+    spectrum = np.fft.rfft(windowed, axis=2)
+    spectrum = np.fft.fft(spectrum, axis=1, out=spectrum).reshape(len(windowed), -1)
+    if compiled is None:
+        power = spectrum.real[:, order] ** 2 + spectrum.imag[:, order] ** 2
+        return np.add.reduceat((power * weight).astype(np.float64), starts, axis=1)
+    total = np.empty((len(windowed), len(starts)))
+    compiled.rings(len(windowed), spectrum, order, weight, starts, total)
+    return total
 
 
 def _hash(cells: np.ndarray, span: np.ndarray) -> np.ndarray:

@@ -83,7 +83,8 @@ class Probe:
         for part, array in images.chunks(size if size < 64 else size // 64 * 64):
             chosen = self.indices[slice(*np.searchsorted(self.indices, [part.start, part.stop]))] - part.start
             for start in range(0, len(chosen), step):
-                block = array[chosen[start : start + step]]
+                some = chosen[start : start + step]
+                block = array[some[0] : some[-1] + 1] if some[-1] - some[0] < len(some) else array[some]
                 block = block[:, :, block.shape[2] // 2] if block.ndim == 5 else block
                 yield _finite(block)
 
