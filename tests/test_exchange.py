@@ -345,6 +345,23 @@ def test_with_images_their_hashes_and_paths_are_told():
     assert read_table(table.arff)[1] == table.task
 
 
+def test_paths_are_told_without_the_folder_in_which_they_lie(tmp_path):
+    from PIL import Image
+
+    from metamed.exchange.images import identified
+    from metamed.readers import read
+
+    rng = np.random.default_rng(0)
+    for k in range(12):
+        folder = tmp_path / "nurse" / "scans" / "ab"[k % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (8, 8), dtype=np.uint8)).save(folder / f"{k}.png")
+    data = read(tmp_path / "nurse" / "scans")
+    columns = identified(data)[data.digest]
+    assert sorted(columns["path"]) == sorted(f"{'ab'[k % 2]}/{k}.png" for k in range(12))
+    assert all(re.fullmatch("[0-9a-f]{64}", sha) for sha in columns["sha256"]) and len(set(columns["sha256"])) == 12
+
+
 def test_labels_are_kept_once_and_without_the_names_of_patients():
     store, data = Store.memory(), images()
     store.add(data)

@@ -10,7 +10,7 @@ from exchanged import KEY, SETUPS, add_run, images
 
 from metamed import extract, recommend
 from metamed.errors import MetamedError, NotApplicable
-from metamed.exchange.entities import record_json
+from metamed.exchange.entities import record_json, trace_arff
 from metamed.exchange.images import offer
 from metamed.exchange.publish import publish
 from metamed.exchange.retrieve import retrieve
@@ -18,6 +18,7 @@ from metamed.exchange.server import running
 from metamed.experiments import Suite
 from metamed.records import Setup
 from metamed.store import Store
+from metamed.store.traces import keep_trace
 
 openml = pytest.importorskip("openml")
 logging.getLogger().setLevel(logging.ERROR)  # the client warns of every answer that is not compressed
@@ -71,6 +72,22 @@ def test_a_published_run_becomes_a_setup_that_openml_runs(address, extension):
     fresh = Store.memory()
     assert retrieve(fresh, task=task.task_id).new == 2
     assert [fresh.get(r.setup) for r in fresh.runs()] == [FAST, FAST] and len({r.task for r in fresh.runs()}) == 1
+
+
+def test_a_search_becomes_a_trace_and_its_iterations_setups(address, extension):
+    store, data = Store.memory(), images(n=60)
+    tried = [FAST, Setup("resnet", {"epochs": 2}), Setup("small_cnn", {"epochs": 4, "augment": "none"})]
+    run = add_run(store, data, tried[2])
+    keep_trace(store, run.id, [(setup, 0.5 + k / 10) for k, setup in enumerate(tried)], 2)
+    outcome = publish(store)
+    assert outcome.differences == []
+    number = outcome.numbers[run.id]
+    trace = openml.runs.get_run_trace(number)
+    assert len(trace.trace_iterations) == 3 and trace.get_selected_iteration(0, 0) == 2
+    assert [i.evaluation for i in trace] == [0.5, 0.6, 0.7]
+    found = [openml.runs.initialize_model_from_trace(number, 0, 0, k) for k in range(3)]
+    assert found == tried and openml.runs.initialize_model_from_trace(number, 0, 0) == tried[2]
+    assert trace_arff([(FAST, 0.5, True)]) is None, "nothing differs"
 
 
 def test_the_extension_claims_its_own_and_nothing_else(extension):

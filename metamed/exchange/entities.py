@@ -26,6 +26,7 @@ from metamed.store.limits import LICENCE, latin, setup_string
 CLASSIFICATION = 1  # OpenML's number of the task type Supervised Classification
 KEY_TAG = "metamed.k."  # a run's tag, with its id
 RECORD = "metamed.json"  # a run's extra file: what OpenML has no place for
+TRACE_SETTINGS = 1000  # characters of an iteration's settings; servers take 1024
 _PREFIX, SOURCES = "metamed.", "sources"
 _ENVIRONMENT = ("device", "hardware", "cores", "threads", "system", "python", "numpy", "torch", "torchvision",
                 "scikit-learn", "metamed", "precision", "epochs", "peak_memory_mb")  # fmt: skip
@@ -236,6 +237,25 @@ def measured_again(text: str) -> tuple[dict[str, tuple[float, ...]], tuple[float
         raise ReadError(f"predictions without probabilities ({type(error).__name__}: {error})") from None
     names = set.intersection(*map(set, scores)) if scores else set()
     return {name: tuple(s[name] for s in scores) for name in MEASURES if name in names}, right
+
+
+def trace_arff(tried: Sequence[tuple[Setup, float, bool]]) -> str | None:
+    """A search as OpenML's trace: an iteration for each setup tried, with the settings in which they differ.
+
+    None where a server would refuse it: without a difference, or with more than 1024 characters of settings.
+    """
+    import arff
+
+    told = [{"method": json.dumps(s.method), "recipe": json.dumps(s.recipe)} | settings_of(s) for s, _, _ in tried]
+    names = [n for n in dict.fromkeys(n for t in told for n in t) if len({t.get(n) for t in told}) > 1]
+    longest = max((len(json.dumps({f"parameter_{n}": t.get(n) for n in names})) for t in told), default=0)
+    if not names or longest > TRACE_SETTINGS:
+        return None
+    attributes = [*((n, "INTEGER") for n in ("repeat", "fold", "iteration")), ("evaluation", "REAL"),
+                  ("selected", ["true", "false"]), *((f"parameter_{n}", "STRING") for n in names)]  # fmt: skip
+    rows = [[0, 0, k, score, "true" if chosen else "false", *(told[k].get(n) for n in names)]
+            for k, (_, score, chosen) in enumerate(tried)]  # fmt: skip
+    return arff.dumps({"description": "", "relation": "trace", "attributes": attributes, "data": rows})
 
 
 # ---- what OpenML has no place for

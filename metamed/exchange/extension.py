@@ -11,6 +11,7 @@ is ever pickled. The images of a task come from this machine, see `images.find_i
 
 from __future__ import annotations
 
+import json
 import platform
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -27,7 +28,16 @@ from openml.tasks import OpenMLTask
 import metamed
 from metamed.errors import MetamedError, NotApplicable
 from metamed.exchange.client import Server
-from metamed.exchange.entities import Flow, make_flow, server_measures, settings_of, setup_from, stored_predictions
+from metamed.exchange.entities import (
+    SOURCES,
+    Flow,
+    make_flow,
+    server_measures,
+    settings_of,
+    setup_from,
+    signature,
+    stored_predictions,
+)
 from metamed.exchange.images import find_images
 from metamed.exchange.retrieve import dataset_content
 from metamed.exchange.tables import read_table
@@ -99,9 +109,12 @@ class MetamedExtension(Extension):
 
     def instantiate_model_from_hpo_class(self, model: Setup, trace_iteration: OpenMLTraceIteration) -> Setup:
         """The setup that was tried in one iteration of a search."""
-        chosen = {k.removeprefix("parameter_"): v for k, v in trace_iteration.get_parameters().items()}
-        tried = setup_from(_flow_of(model).name, settings_of(model) | {k: str(v) for k, v in chosen.items()})
-        return replace(tried, sources=model.sources)
+        told = trace_iteration.get_parameters()
+        if not trace_iteration.setup_string:  # not from a server: values are still JSON, as in the ARFF file
+            told = {k: json.loads(v) for k, v in told.items() if v is not None}
+        tried = Setup(told.pop("method", model.method), {}, told.pop("recipe", model.recipe))
+        own = {k: v for k, v in settings_of(model).items() if k in signature(tried)[0] or k == SOURCES}
+        return setup_from(_flow_of(tried).name, own | {k: json.dumps(v) for k, v in told.items() if v is not None})
 
     def _run_model_on_fold(self, model, task: OpenMLTask, X_train, rep_no: int, fold_no: int, y_train=None,
                            X_test=None):  # fmt: skip

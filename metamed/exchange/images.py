@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -52,5 +53,11 @@ def identified(dataset: Dataset) -> dict[str, dict[str, list[str]]]:
             sha.update(np.ascontiguousarray(dataset.images[image]).tobytes())
         hashes.append(sha.hexdigest())
     paths = getattr(dataset.images, "paths", None)
-    names = [f"{dataset.name}[{sample}]" for sample in range(n)] if paths is None or members else list(map(str, paths))
+    names = [f"{dataset.name}[{sample}]" for sample in range(n)] if paths is None or members else _inside(paths)
     return {dataset.digest: {"path": names, "sha256": hashes}}
+
+
+def _inside(paths: Sequence[Path]) -> list[str]:
+    """Paths below the folder that all of them lie in: where that folder is stays on this machine."""
+    root = os.path.commonpath([path.parent for path in paths])
+    return [path.relative_to(root).as_posix() for path in paths]

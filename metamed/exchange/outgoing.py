@@ -22,6 +22,7 @@ from metamed.exchange.entities import (
     setup_from,
     study_document,
     task_document,
+    trace_arff,
 )
 from metamed.exchange.tables import MetaTable, Publishable, Table, make_table
 from metamed.experiments import Suite
@@ -31,6 +32,8 @@ from metamed.store import Store
 from metamed.store.labels import FILE as LABELS
 from metamed.store.labels import read_labels
 from metamed.store.limits import latin
+from metamed.store.traces import FILE as TRACE
+from metamed.store.traces import read_trace
 
 Columns = Mapping[str, Mapping[str, list[str]]]  # digest -> name of a column -> a word for each sample
 
@@ -45,12 +48,15 @@ class Parcel:
     table: Table
     sources: tuple[Source, ...]
     predictions: Path
+    tried: tuple[tuple[Setup, float, bool], ...] = ()
 
     @cached_property
     def files(self) -> dict[str, tuple[str, bytes]]:
         """Part of the upload -> file name and content; the description is added when the server's numbers are known."""
-        return {"predictions": ("predictions.arff", predictions_arff(self.run, self.table, self.predictions).encode()),
-                "record": (RECORD, record_json(self.run, self.setup, self.sources).encode())}  # fmt: skip
+        found = {"predictions": ("predictions.arff", predictions_arff(self.run, self.table, self.predictions).encode()),
+                 "record": (RECORD, record_json(self.run, self.setup, self.sources).encode())}  # fmt: skip
+        trace = trace_arff(self.tried) if self.tried else None
+        return found | ({"trace": ("trace.arff", trace.encode())} if trace else {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +182,14 @@ class _Planner:
             predictions = self.store.artifact(run, "predictions.npz")
         except UnknownName:
             raise NotApplicable("its predictions are not in this store (it was made elsewhere)") from None
-        return Parcel(run, setup, flow, table, sources, predictions)
+        return Parcel(run, setup, flow, table, sources, predictions, self._tried(run))
+
+    def _tried(self, run: Run) -> tuple[tuple[Setup, float, bool], ...]:
+        """The search that a run came of."""
+        try:
+            return tuple(read_trace(self.store.artifact(run, TRACE)))
+        except UnknownName:
+            return ()
 
     def _table(self, id: str, task: Task) -> Table:
         """The table of a task, made once; what stands against it is remembered too. id: the task's, dear to compute."""
