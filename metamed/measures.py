@@ -46,8 +46,13 @@ def get_measure(name: str) -> Measure:
 
 
 def evaluate(kind: Kind, truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
-    """All measures of a kind that are defined on this truth: those that come out as NaN are left out."""
+    """All measures of a kind that are defined on this truth: those that come out as NaN are left out.
+
+    Of multi-label targets also the AUC of every label, as `auc.0`, `auc.1` ...
+    """
     values = {m.name: m(truth, prediction) for m in MEASURES.values() if kind in m.kinds}
+    if np.ndim(truth) == 2 and "auc" in values:
+        values |= {f"auc.{k}": binary_auc(truth[:, k].astype(bool), prediction[:, k]) for k in range(truth.shape[1])}
     return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
@@ -107,9 +112,13 @@ def log_loss(truth: np.ndarray, prediction: np.ndarray) -> float:
 
 @measure("classification", "mil", higher=False)
 def calibration_error(truth: np.ndarray, prediction: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error of the most probable class over 10 equal bins (Guo et al., 2017). 0-1."""
+    """Expected calibration error of the most probable class over 10 equal bins (Guo et al., 2017). 0-1.
+
+    Of multi-label targets, of every label's more probable answer, all labels together.
+    """
     if truth.ndim == 2:
-        return float("nan")
+        p = prediction.reshape(-1, 1)
+        truth, prediction = truth.reshape(-1), np.concatenate([1 - p, p], axis=1)
     confidence, right = prediction.max(axis=1), prediction.argmax(axis=1) == truth
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [abs(confidence[index == b].sum() - right[index == b].sum()) for b in np.unique(index)]

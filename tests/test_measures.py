@@ -61,3 +61,19 @@ def test_calibration_of_known_confidence():
 def test_unknown_measure_offers_the_nearest():
     with pytest.raises(UnknownName, match="did you mean accuracy"):
         get_measure("acuracy")
+
+
+def test_multi_label_targets_have_an_auc_for_each_label():
+    rng = np.random.default_rng(0)
+    truth, p = rng.integers(0, 2, (100, 3)), rng.random((100, 3))
+    truth[:, 1] = 0
+    values = evaluate("classification", truth, p)
+    assert values["auc.2"] == pytest.approx(metrics.roc_auc_score(truth[:, 2], p[:, 2]))
+    assert "auc.1" not in values and "kappa" not in values
+    assert values["auc"] == pytest.approx((values["auc.0"] + values["auc.2"]) / 2)
+
+
+def test_calibration_of_labels_is_that_of_their_answers():
+    truth = np.array([[1, 0]] * 7 + [[0, 1]] * 3)
+    assert get_measure("calibration_error")(truth, np.tile([0.7, 0.3], (10, 1))) == pytest.approx(0)
+    assert get_measure("calibration_error")(truth, np.tile([0.9, 0.1], (10, 1))) == pytest.approx(0.2)
