@@ -87,6 +87,13 @@ def test_a_source_whose_weights_are_elsewhere_cannot_be_run(store):
     assert runnable == {(): True, ("mine",): False}
 
 
+def test_a_network_that_learned_nothing_is_never_offered(store):
+    data, nothing = blobs(), random_source("small_cnn_16x2", 5)
+    store.add(nothing)
+    run_setup(Setup("probe.linear", {}, None, (nothing.name,)), make_task(data), data, store)
+    assert [row["runnable"] for row in store.example_rows("classification", "auc")] == [False]
+
+
 def test_variants_change_what_they_say_and_nothing_else():
     from benchmarks.variants import varied
 

@@ -309,10 +309,10 @@ class Store:
         return pd.DataFrame(self.example_rows(kind, measure), columns=columns)
 
     def _runnable(self, setups: Mapping[str, Setup]) -> dict[str, bool]:
-        """Which setups can be run here: code ships, settings lie in its space, sources (own: their weights) are had."""
+        """Which setups can be run here: code, settings, and weights of sources are had. Controls (random) never are."""
         from metamed.methods import described
 
-        flows, known = described(), self._db.all("SELECT name, origin FROM source")
+        flows, known = described(), self._db.all("SELECT name, origin FROM source WHERE origin NOT LIKE 'random:%'")
         sources = {n for n, o in known if not o.startswith("train:") or self._files.find(o[6:], "weights.safetensors")}
 
         def fits(setup: Setup) -> bool:
