@@ -26,8 +26,7 @@ def errors(folder: Path) -> list[tuple]:
     paths = sorted((*folder.glob("cls/*.h5"), *folder.glob("mil/*.h5"), *folder.glob("seg/*.h5")))
     data = {path.stem: read(path) for path in paths}
     whole = {name: extract(d, max_samples=None) for name, d in data.items()}
-    with np.errstate(invalid="ignore"):
-        deviation = {c: np.nanstd([v[c] for v in whole.values()]) for c in next(iter(whole.values()))}
+    deviation = {c: _deviation([v[c] for v in whole.values()]) for c in next(iter(whole.values()))}
     found = defaultdict(list)
     for name, d in data.items():
         least = LEAST if d.masks is None else 2 * SIZES[0]  # no segmentation here has a thousand images
@@ -42,6 +41,11 @@ def errors(folder: Path) -> list[tuple]:
                         if off:
                             found[feature.group, size].append((name, off))
     return [_row(group, size, found[group, size]) for group in GROUPS for size in SIZES if (group, size) in found]
+
+
+def _deviation(values: list[float]) -> float:
+    known = np.array([value for value in values if np.isfinite(value)])
+    return float(known.std()) if len(known) > 1 else 0.0
 
 
 def _row(group: str, size: int, parts: list[tuple[str, list[float]]]) -> tuple:
