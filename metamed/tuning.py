@@ -17,6 +17,7 @@ from metamed.methods import Choice, Domain, Float, Int, get_method
 from metamed.recommend import recommend
 from metamed.records import Run, Scalar, Setup, Task
 from metamed.store import Store
+from metamed.store.traces import keep_trace
 from metamed.tasks import make_task
 
 FIXED = ("epochs", "image_size", "network")  # they buy score with time, or belong to the source: as recommended
@@ -228,4 +229,7 @@ def _result(study, store: Store, task: Task) -> Tuning:
     if not any(trial.state == "complete" for trial in trials):
         raise MetamedError(f"none of {len(trials)} trials on {task.dataset} succeeded; `metamed list runs` says why")
     run = store.get(study.best_trial.user_attrs["run"])
+    done = [trial for trial in trials if trial.run and trial.score is not None]
+    tried = [(store.get(store.get(trial.run).setup), trial.score) for trial in done]
+    keep_trace(store, run.id, tried, [trial.run for trial in done].index(run.id))
     return Tuning(run, store.get(run.setup), task, trials, study.study_name)

@@ -1,5 +1,6 @@
 """Publishing to `metamed serve` over a network that fails: in the end everything is there exactly once."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from exchanged import SETUPS, add_run, images, network
 
@@ -442,6 +444,33 @@ def test_a_suite_becomes_a_benchmark_suite_and_a_study_and_grows(server, tmp_pat
     assert retrieve(Store.memory(), server=address, suite="metamed.trial.1").new == 4
     with pytest.raises(MetamedError, match="has no suite or study 'nothing'"):
         retrieve(fresh, server=address, suite="nothing")
+
+
+def test_the_commands(server, tmp_path, monkeypatch, capsys):
+    from metamed.cli import call
+
+    address, _ = server
+    in_a_suite(tmp_path / "a.db", "commanded").close()
+    data = images("commanded", seed=len("commanded") + ord("d"))
+    setups = [{"method": s.method, "hyperparameters": s.hyperparameters, "recipe": s.recipe, "sources": s.sources}
+              for s in SETUPS[:2]]  # fmt: skip
+    (tmp_path / "suites.json").write_text(json.dumps({"few": {"datasets": ["commanded"], "setups": setups}}))
+    np.savez(tmp_path / "commanded.npz", images=data.images.array[:, 0], labels=data.target, patient=data.groups)
+    common = ["--store", str(tmp_path / "a.db"), "--to", address, "--suite", str(tmp_path / "suites.json")]
+    assert call(["publish", *common, "--dry-run"]) == 0
+    assert capsys.readouterr().out.startswith("2 runs on 1 tasks with 1 flows")
+    assert call(["publish", *common, "--with-images", str(tmp_path / "commanded.npz"), "--quiet"]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"2 runs are at {address}, 2 of them since now\n" and told.err == ""
+    found = Server(address)
+    (row,) = found.rows("data/list/data_name/commanded/status/all", "dataset")
+    text = found.file(int(found.get(f"data/{row['did']}")["file_id"]), "dataset.arff").decode()
+    assert "@ATTRIBUTE sha256 STRING" in text and "commanded[3]" in text
+    fresh = ["--store", str(tmp_path / "b.db"), "--from", address, "--suite", "metamed.few.runs"]
+    assert call(["retrieve", *fresh]) == 0
+    assert capsys.readouterr().out == f"2 new runs from {address}, 0 were known\n"
+    assert call(["publish", "--to", "openml", "--offline", "--store", str(tmp_path / "a.db")]) == 5
+    assert "which --offline forbids" in capsys.readouterr().err
 
 
 # ---- the key

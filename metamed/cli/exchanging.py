@@ -41,7 +41,7 @@ def publish(
     from metamed.exchange.publish import publish as send
     from metamed.recommend.costs import parse_minutes
 
-    chosen = {"suite": _suite(suite), "columns": _columns(with_images or [])}
+    chosen = {"suite": _suite(suite, common), "columns": _columns(with_images or [])}
     if dry_run:
         plan = send(common.own(), dry_run=True, **chosen)
         print("\n".join(plan.describe()))
@@ -73,16 +73,10 @@ def retrieve(common: Common, server: FROM = None, tag: TAG = None, suite: THEIR_
         print(f"left out: {n} runs: {why}")
 
 
-def _suite(name: str | None):
-    from metamed.cli import _suites
-    from metamed.errors import UnknownName
+def _suite(name: str | None, common: Common):
+    from metamed.cli.given import suite
 
-    if name is None:
-        return None
-    suites, _ = _suites()
-    if name not in suites:
-        raise UnknownName("suite", name, suites)
-    return suites[name]
+    return None if name is None else suite(name, Path(), common)[0]
 
 
 def _columns(paths: list[str]) -> dict:
