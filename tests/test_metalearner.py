@@ -12,7 +12,7 @@ import pytest
 from metamed import metalearner
 from metamed.errors import NotApplicable, ReadError
 from metamed.exams import Prediction, exam
-from metamed.exams.examples import tables_of
+from metamed.exams.examples import tables_from, tables_of
 from metamed.exams.scales import (
     common_scale,
     design,
@@ -292,6 +292,23 @@ def test_tables_of_a_store_are_means_of_seeds():
     runs = [r for r in store().runs(dataset="set0") if r.setup == FROM.id]
     assert own.scores[0, own.items.index(FROM.id)] == pytest.approx(np.mean([r.evaluations["auc"][0] for r in runs]))
     assert own.facts["log_n"][0] == pytest.approx(np.log10(60)) and set(own.descriptors) >= {"method"}
+
+
+def test_runs_of_sources_that_cannot_be_had_stand_behind():
+    rows = store().example_rows("classification", "auc")
+    gone = [row | {"runnable": row["setup"] != TO.id} for row in rows]
+    own, every, _ = tables_from(gone, {})
+    assert set(own.items) == {FROM.id, THIRD.id} and set(every.items) == {FROM.id, TO.id, THIRD.id}
+    assert every.name == "metamed all runs auc"
+    lost = [row | {"runnable": False} for row in rows]
+    assert [t.name for t in tables_from(lost, {})][0] == "metamed all runs auc"
+
+
+def test_the_size_that_runs_got_is_a_fact():
+    rows = [row | {"size": 40} for row in store().example_rows("classification", "auc") if row["study"] == "metamed"]
+    digests = dict.fromkeys(row["dataset"] for row in rows)
+    table = tables_from(rows, {d: {"n_samples": 1000.0 if i % 2 else 20.0} for i, d in enumerate(digests)})[0]
+    assert set(np.round(10 ** table.facts["log_n"], 6)) == {20.0, 50.0}  # 50 samples leave 40 beside the test part
 
 
 def test_saved_and_read_again_it_answers_the_same(tmp_path):

@@ -11,7 +11,7 @@ from metamed.exams.tables import LABEL_KINDS, LOWER_IS_BETTER, Columns, Table, d
 from metamed.tasks import TEST_SHARE
 
 LANDMARKS = {"auc": ("statistics_auc.mean", "linear_probe_auc.mean")}  # measure -> meta-features on its scale
-OWN = "metamed"  # the study that own runs belong to
+OWN, ALL = "metamed", "all runs"  # the study that own runs belong to; their table with what cannot be had again
 
 
 def tables_of(store, kind: str, measure: str) -> list[Table]:
@@ -29,27 +29,31 @@ def tables_from(rows: Sequence[dict], vectors: dict[str, dict]) -> list[Table]:
     """One Table for each (study, protocol, measure) of a store, items being setup ids; the mean of repeats.
 
     rows: meta-examples as `Store.example_rows` gives them. vectors: what is known of each dataset, by digest. All own
-    runs make one table, a row for every dataset and protocol: setups are only compared within a row. Tables that order
-    nothing are left out. Own runs come first, then the published table with the most families x items. Raises
-    NotApplicable where none is left.
+    runs that can be had again make one table, a row for every dataset and protocol: setups are only compared within a
+    row. All own runs, those from sources that do not ship among them, make another. Tables that order nothing are left
+    out. Own runs come first, then the published table with the most families x items. Raises NotApplicable where none
+    is left.
     """
     groups: dict[tuple, list[dict]] = {}
-    for row in rows:
-        if np.isfinite(row["score"]):
-            groups.setdefault(table_key(row), []).append(row)
+    for row in (r for r in rows if np.isfinite(r["score"])):
+        for key in table_keys(row):
+            groups.setdefault(key, []).append(row)
+    if all(row["runnable"] for row in rows if row["study"] == OWN):
+        groups = {key: found for key, found in groups.items() if key[:2] != (OWN, ALL)}
     tables = [_table_of(key, found, vectors) for key, found in groups.items()]
     tables = [t for t in tables if min(t.scores.shape) > 1 and np.nanmax(t.scores) > np.nanmin(t.scores)]
     if not tables:
         raise NotApplicable(
             f"no two setups were compared on two datasets by one study: {len(rows)} results are no evidence"
         )
-    return sorted(tables, key=lambda t: (not is_own(t), -_evidence(t), t.name))
+    return sorted(tables, key=lambda t: (not is_own(t), t.name.startswith(f"{OWN} {ALL}"), -_evidence(t), t.name))
 
 
-def table_key(row: dict) -> tuple[str, str, str]:
-    """(study, protocol, measure) of the table that a meta-example belongs to."""
-    own = row["study"] == OWN
-    return row["study"], "runs" if own else row["protocol"], row["measure"]
+def table_keys(row: dict) -> list[tuple[str, str, str]]:
+    """(study, protocol, measure) of each table that a meta-example belongs to."""
+    if row["study"] != OWN:
+        return [(row["study"], row["protocol"], row["measure"])]
+    return [(OWN, which, row["measure"]) for which in (("runs", ALL) if row["runnable"] else (ALL,))]
 
 
 def _evidence(table: Table) -> int:

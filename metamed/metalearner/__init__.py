@@ -11,7 +11,7 @@ import numpy as np
 
 from metamed.errors import NotApplicable, ReadError
 from metamed.exams import Prediction, exam, judged, prior_list, regret, weighted_tau
-from metamed.exams.examples import is_own, table_key, tables_from, vector_facts, vector_landmarks, vectors_of
+from metamed.exams.examples import is_own, table_keys, tables_from, vector_facts, vector_landmarks, vectors_of
 from metamed.exams.scales import common_scale, fact_distance, family_weights, normal_scores
 from metamed.exams.tables import Table
 from metamed.measures import PRIMARY
@@ -421,6 +421,6 @@ def _runs(rows: list[dict], table: Table) -> dict[tuple[str, str], list[str]]:
     """(dataset, setup) -> ids of the runs or figures in this table."""
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        if table.name == " ".join(table_key(row)):
+        if table.name in map(" ".join, table_keys(row)):
             found.setdefault((row["dataset"], row["setup"]), []).append(row["evidence"])
     return found
