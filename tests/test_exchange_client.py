@@ -29,6 +29,7 @@ FAST = Setup("small_cnn", {"epochs": 1, "width": 16})
 def address(tmp_path, monkeypatch):
     """A server of its own, with the client pointed at it."""
     with running(Store(tmp_path / "served.db")) as address:
+        monkeypatch.setenv("METAMED_STORE", str(tmp_path / "default.db"))
         monkeypatch.setattr(openml.config, "server", f"{address}/api/v1/xml")
         monkeypatch.setattr(openml.config, "apikey", KEY)
         openml.config.set_root_cache_directory(str(tmp_path / "cache"))

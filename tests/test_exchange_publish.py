@@ -29,7 +29,8 @@ pytest.importorskip("openml")
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch):
+def impatient(monkeypatch, tmp_path):
+    monkeypatch.setenv("METAMED_STORE", str(tmp_path / "default.db"))
     monkeypatch.setattr(sending, "PAUSE", 0.01)
     monkeypatch.setattr(sending, "POLL", (0.05, 0.1))
 
@@ -313,8 +314,10 @@ def test_two_publishers_of_one_store_do_not_run_at_once(server, tmp_path):
     store = filled(tmp_path / "a.db", "locked")
 
     def meanwhile(what, done, total):
-        with pytest.raises(PublishError, match="somebody is publishing from this store"):
-            publish(Store(tmp_path / "a.db"), to=address)
+        with pytest.raises(PublishError, match="somebody is publishing to http://localhost.* already"):
+            publish(filled(tmp_path / "b.db", "locked"), to=address)
+        with network(address) as other, pytest.raises(PublishError, match="somebody is publishing from .*a.db already"):
+            publish(Store(tmp_path / "a.db"), to=other.url)
         raise Killed
 
     with pytest.raises(Killed):
