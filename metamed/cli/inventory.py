@@ -92,7 +92,8 @@ def examine(store) -> dict[str, Any]:
             return "not installed"
 
     packages = ("metamed", "numpy", "h5py", "torch", "torchvision", "scikit-learn", "xgboost", "openml", "pandas")
-    extras = {"medical": ("pydicom", "nibabel", "tifffile"), "timm": ("timm",)}
+    extras = {"medical": ("pydicom", "nibabel", "tifffile"), "timm": ("timm",), "onnx": ("onnx", "onnxscript"),
+              "dask": ("distributed",), "slurm": ("submitit",)}  # fmt: skip
     return {
         "python": sys.version.split()[0], **{name: of(name) for name in packages},
         "device": str(pick_device()), "store": str(default_path()), "runs and figures": len(store),
