@@ -54,7 +54,7 @@ class Source:
 
     network: torchvision-style name of the architecture. objective: what was learned (supervised, dino ...).
     corpus: names of the datasets learned from. preprocessing: name understood by `training` (pixel scaling, padding).
-    origin: how to get it: shipped | torchvision | path | train:<id of the run that made it>.
+    origin: how to get it: shipped | torchvision | path | train:<id of the run that made it> | random:<seed>.
     """
 
     name: str
