@@ -13,18 +13,10 @@ from hypothesis import strategies as st
 from metamed.dataset import Card, Dataset, Split
 from metamed.errors import MetamedError, NotApplicable, PublishError, ReadError
 from metamed.exchange.client import Server, find_server
-from metamed.exchange.entities import (
-    make_flow,
-    measured_again,
-    read_record,
-    record_json,
-    run_document,
-    server_measures,
-    settings_of,
-    setup_from,
-)
+from metamed.exchange.entities import make_flow, settings_of, setup_from
 from metamed.exchange.outgoing import make_plan
 from metamed.exchange.retrieve import opaque
+from metamed.exchange.runs import measured_again, read_record, record_json, run_document, server_measures
 from metamed.exchange.splits import crossvalidation, folds
 from metamed.exchange.tables import MetaTable, folds_of, make_table, part_words, read_metatable, read_table
 from metamed.records import Run, Setup, Source, Task

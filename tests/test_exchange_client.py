@@ -10,10 +10,10 @@ from exchanged import KEY, SETUPS, add_run, images
 
 from metamed import extract, recommend
 from metamed.errors import MetamedError, NotApplicable
-from metamed.exchange.entities import record_json, trace_arff
 from metamed.exchange.images import offer
 from metamed.exchange.publish import publish
 from metamed.exchange.retrieve import retrieve
+from metamed.exchange.runs import record_json, trace_arff
 from metamed.exchange.server import running
 from metamed.experiments import Suite
 from metamed.records import Setup

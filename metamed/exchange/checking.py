@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from metamed.errors import PublishError
 from metamed.exchange.client import Document, Server
-from metamed.exchange.entities import KEY_TAG, Flow, measured_again, server_measures, settings_of
+from metamed.exchange.entities import Flow, settings_of
 from metamed.exchange.outgoing import Parcel
+from metamed.exchange.runs import KEY_TAG, measured_again, server_measures
 from metamed.exchange.splits import PROCEDURES
 from metamed.exchange.tables import Publishable, Table
 from metamed.records import Run

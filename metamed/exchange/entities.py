@@ -1,35 +1,25 @@
-"""Entities: stored records as the flows, runs, suites and studies of OpenML, and back.
+"""Entities: stored records as the datasets, tasks, flows, setups, suites and studies of OpenML; runs have their file.
 
 Documents are nested dictionaries that `document` writes as XML; numbers of servers are filled in by whoever sends them.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-
-import numpy as np
 
 from metamed.errors import NotApplicable, ReadError, UnknownName
 from metamed.exchange.tables import TAG, TARGET, Publishable, Table
-from metamed.measures import MEASURES, evaluate, get_measure
+from metamed.measures import get_measure
 from metamed.methods import Choice, Domain, Int, Method, described, get_method
-from metamed.records import Run, Scalar, Setup, Source, content_id
-from metamed.store.limits import LICENCE, latin, setup_string
+from metamed.records import Scalar, Setup, content_id
+from metamed.store.limits import LICENCE, latin
 
 CLASSIFICATION = 1  # OpenML's number of the task type Supervised Classification
-KEY_TAG = "metamed.k."  # a run's tag, with its id
-RECORD = "metamed.json"  # a run's extra file: what OpenML has no place for
-TRACE_SETTINGS = 1000  # characters of an iteration's settings; servers take 1024
 _PREFIX, SOURCES = "metamed.", "sources"
-_ENVIRONMENT = ("device", "hardware", "cores", "threads", "system", "python", "numpy", "torch", "torchvision",
-                "scikit-learn", "metamed", "precision", "epochs", "peak_memory_mb")  # fmt: skip
 
 
 def document(root: str, fields: Mapping) -> str:
@@ -158,157 +148,6 @@ def _domain_words(domain: Domain) -> str:
     if isinstance(domain, Choice):
         return latin("one of " + ", ".join(map(str, domain.options)), 1024)
     return f"{domain.low:g} to {domain.high:g}" + (", on a logarithmic scale" if getattr(domain, "log", False) else "")
-
-
-# ---- runs
-
-
-def run_document(run: Run, setup: Setup, n_classes: int, task: int, flow: int, known: Iterable[str]) -> str:
-    """known: measures that the server accepts; one that it does not know would lose the whole run."""
-    settings = [{"name": k, "value": v, "component": flow} for k, v in settings_of(setup).items()]
-    scores = [{"@repeat": 0, "@fold": fold, "name": name, "value": repr(value)}
-              for name, values in server_measures(run, n_classes, known).items() for fold, value in enumerate(values)]
-    return document("run", {
-        "task_id": task, "flow_id": flow, "setup_string": setup_string(setup), "parameter_setting": settings,
-        "tag": [TAG, KEY_TAG + run.id], "output_data": {"evaluation": scores} if scores else None})  # fmt: skip
-
-
-def server_measures(run: Run, n_classes: int | None, known: Iterable[str] = ()) -> dict[str, tuple[float, ...]]:
-    """A run's scores under the names of OpenML where both mean the same. known: the names that count, all if empty.
-
-    Servers weigh the AUC of each of several classes by its size, metamed does not: it is the same with two classes.
-    """
-    known = set(known) or {m.openml for m in MEASURES.values() if m.openml}
-    return {m.openml: run.evaluations[m.name] for m in MEASURES.values()
-            if m.openml in known and m.name in run.evaluations and (m.name != "auc" or n_classes == 2)}
-
-
-def predictions_arff(run: Run, table: Table, path: Path) -> str:
-    """The predictions of a run on the rows of its table. path: the run's `predictions.npz`."""
-    import arff
-
-    classes = list(table.classes)
-    attributes = [*((n, "INTEGER") for n in ("repeat", "fold", "sample", "row_id")), ("prediction", classes),
-                  ("correct", classes), *((f"confidence.{c}", "REAL") for c in classes)]  # fmt: skip
-    rows = [line for fold, (samples, probabilities) in enumerate(stored_predictions(path.read_bytes()))
-            for line in _fold_lines(table, fold, samples, probabilities)]
-    if sorted((r[1], r[3]) for r in rows) != [(k, r) for k, fold in enumerate(table.test_rows) for r in fold]:
-        raise NotApplicable("its predictions are not those of the samples that its task tests on")
-    return arff.dumps({"description": f"run {run.id}", "relation": "predictions", "attributes": attributes,
-                       "data": rows})  # fmt: skip
-
-
-def _fold_lines(table: Table, fold: int, samples: np.ndarray, probabilities: np.ndarray) -> Iterable[list]:
-    if probabilities.shape[1] != len(table.classes):
-        raise NotApplicable(f"{probabilities.shape[1]} probabilities a sample for {len(table.classes)} classes")
-    target, names = table.labels.target, table.classes
-    for sample, p in zip(samples.tolist(), probabilities.astype(float), strict=True):
-        yield [0, fold, 0, table.row_of.get(sample, -1), names[int(p.argmax())], names[target[sample]], *p.tolist()]
-
-
-def stored_predictions(content: bytes) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each fold the tested samples and their probabilities (n, K), of a run's `predictions.npz`."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        return [(file["test_index"], file["test"])]
-
-
-def measured_again(text: str) -> tuple[dict[str, tuple[float, ...]], tuple[float, ...]]:
-    """Of anybody's predictions file: metamed's measures by fold, and the share of right answers by fold.
-
-    Folds are in the order of (repeat, fold). Raises ReadError where it is no file of predictions with probabilities.
-    """
-    import arff
-
-    try:
-        file = arff.loads(text)
-        columns = {name: k for k, (name, _) in enumerate(file["attributes"])}
-        classes = list(file["attributes"][columns["correct"]][1])
-        chances = [columns[f"confidence.{c}"] for c in classes]
-        folds: dict[tuple[int, int], list[list]] = {}
-        for row in file["data"]:
-            folds.setdefault((int(row[columns["repeat"]]), int(row[columns["fold"]])), []).append(row)
-        scores = []
-        for rows in (folds[key] for key in sorted(folds)):
-            truth = np.array([classes.index(row[columns["correct"]]) for row in rows])
-            scores.append(evaluate("classification", truth, np.array([[float(r[c]) for c in chances] for r in rows])))
-        right = tuple(float(np.mean([r[columns["correct"]] == r[columns["prediction"]] for r in folds[k]]))
-                      for k in sorted(folds))  # fmt: skip
-    except (arff.ArffException, KeyError, TypeError, ValueError) as error:
-        raise ReadError(f"predictions without probabilities ({type(error).__name__}: {error})") from None
-    names = set.intersection(*map(set, scores)) if scores else set()
-    return {name: tuple(s[name] for s in scores) for name in MEASURES if name in names}, right
-
-
-def trace_arff(tried: Sequence[tuple[Setup, float, bool]]) -> str | None:
-    """A search as OpenML's trace: an iteration for each setup tried, with the settings in which they differ.
-
-    None where a server would refuse it: without a difference, or with more than 1024 characters of settings.
-    """
-    import arff
-
-    told = [{"method": json.dumps(s.method), "recipe": json.dumps(s.recipe)} | settings_of(s) for s, _, _ in tried]
-    names = [n for n in dict.fromkeys(n for t in told for n in t) if len({t.get(n) for t in told}) > 1]
-    longest = max((len(json.dumps({f"parameter_{n}": t.get(n) for n in names})) for t in told), default=0)
-    if not names or longest > TRACE_SETTINGS:
-        return None
-    attributes = [*((n, "INTEGER") for n in ("repeat", "fold", "iteration")), ("evaluation", "REAL"),
-                  ("selected", ["true", "false"]), *((f"parameter_{n}", "STRING") for n in names)]  # fmt: skip
-    rows = [[0, 0, k, score, "true" if chosen else "false", *(told[k].get(n) for n in names)]
-            for k, (_, score, chosen) in enumerate(tried)]  # fmt: skip
-    return arff.dumps({"description": "", "relation": "trace", "attributes": attributes, "data": rows})
-
-
-# ---- what OpenML has no place for
-
-
-def record_json(run: Run, setup: Setup, sources: Iterable[Source]) -> str:
-    """A run with all its measures in full precision, its setup and its sources."""
-    said = {"run": asdict(run) | {"environment": environment_of(run)}, "setup": asdict(setup),
-            "sources": [asdict(s) | {"origin": _origin(s)} for s in sources]}  # fmt: skip
-    return json.dumps(said, indent=1)
-
-
-def environment_of(run: Run) -> dict[str, str]:
-    """What is told of the machine that a run was made on."""
-    return {k: v for k, v in run.environment.items() if k in _ENVIRONMENT}
-
-
-def _origin(source: Source) -> str:
-    return source.origin if re.match(r"(shipped|torchvision|path)$|train:[0-9a-f]{40}$", source.origin) else "path"
-
-
-def read_record(text: str) -> tuple[Run, Setup, list[Source]]:
-    """What `record_json` wrote, every value of its type. Raises ReadError for anything else."""
-    try:
-        said = json.loads(text)
-        return _run(**said["run"]), _setup(**said["setup"]), [_source(**source) for source in said["sources"]]
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise ReadError(f"{RECORD}: not a run of metamed ({type(error).__name__}: {error})") from None
-
-
-def _run(task, setup, seed, versions, evaluations, seconds, environment, weights, error) -> Run:
-    scores = {str(name): tuple(map(float, values)) for name, values in evaluations.items()}
-    words = {str(k): str(v) for k, v in environment.items()}
-    if not math.isfinite(seconds):
-        raise ValueError(f"{seconds} seconds")
-    return Run(str(task), str(setup), _whole(seed), tuple(map(_whole, versions)), scores, float(seconds), words,
-               tuple(map(str, weights)), None if error is None else str(error))  # fmt: skip
-
-
-def _setup(method, hyperparameters, recipe, sources) -> Setup:
-    settings = {str(k): v for k, v in hyperparameters.items()}
-    return Setup(str(method), settings, None if recipe is None else str(recipe), tuple(map(str, sources)))
-
-
-def _source(corpus, **words) -> Source:
-    return Source(corpus=tuple(map(str, corpus)), **{k: str(v) for k, v in words.items()})
-
-
-def _whole(value) -> int:
-    """A whole number that a database holds."""
-    if not isinstance(value, int) or abs(value) >= 2**63:
-        raise ValueError(f"{value!r} is no whole number")
-    return value
 
 
 # ---- suites and studies

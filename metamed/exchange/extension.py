@@ -28,18 +28,10 @@ from openml.tasks import OpenMLTask
 import metamed
 from metamed.errors import MetamedError, NotApplicable
 from metamed.exchange.client import Server
-from metamed.exchange.entities import (
-    SOURCES,
-    Flow,
-    make_flow,
-    server_measures,
-    settings_of,
-    setup_from,
-    signature,
-    stored_predictions,
-)
+from metamed.exchange.entities import SOURCES, Flow, make_flow, settings_of, setup_from, signature
 from metamed.exchange.images import find_images
 from metamed.exchange.retrieve import dataset_content
+from metamed.exchange.runs import server_measures, stored_predictions
 from metamed.exchange.tables import read_table
 from metamed.records import Run, Setup, Task
 from metamed.store.evidence import DatasetFacts

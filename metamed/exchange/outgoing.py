@@ -10,20 +10,15 @@ from pathlib import Path
 
 from metamed.errors import NotApplicable, UnknownName
 from metamed.exchange.entities import (
-    RECORD,
     Flow,
     dataset_document,
-    environment_of,
     make_flow,
-    predictions_arff,
-    record_json,
-    run_document,
     settings_of,
     setup_from,
     study_document,
     task_document,
-    trace_arff,
 )
+from metamed.exchange.runs import RECORD, environment_of, predictions_arff, record_json, run_document, trace_arff
 from metamed.exchange.tables import MetaTable, Publishable, Table, make_table
 from metamed.experiments import Suite
 from metamed.measures import MEASURES

@@ -13,13 +13,8 @@ from metamed.errors import MetamedError, NotApplicable, ReadError
 from metamed.exchange import checking
 from metamed.exchange.checking import as_list
 from metamed.exchange.client import Document, Refusal, Server, find_server
-from metamed.exchange.entities import (
-    CLASSIFICATION,
-    RECORD,
-    measured_again,
-    read_record,
-    setup_from,
-)
+from metamed.exchange.entities import CLASSIFICATION, setup_from
+from metamed.exchange.runs import RECORD, measured_again, read_record
 from metamed.exchange.splits import PROCEDURES
 from metamed.exchange.tables import DATASET_TAG, TAG, read_metatable, read_table
 from metamed.measures import MEASURES, PRIMARY

@@ -14,16 +14,9 @@ from dataclasses import dataclass, field
 from metamed.errors import PublishError
 from metamed.exchange import checking
 from metamed.exchange.client import Lost, Refusal, Server
-from metamed.exchange.entities import (
-    CLASSIFICATION,
-    KEY_TAG,
-    Flow,
-    dataset_document,
-    run_document,
-    study_document,
-    task_document,
-)
+from metamed.exchange.entities import CLASSIFICATION, Flow, dataset_document, study_document, task_document
 from metamed.exchange.outgoing import Parcel, Plan, study_words
+from metamed.exchange.runs import KEY_TAG, run_document
 from metamed.exchange.tables import Publishable, Table
 from metamed.measures import get_measure
 from metamed.store import Store
