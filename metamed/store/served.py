@@ -248,12 +248,12 @@ class Served:
         where, values = _where(ids, tag, "run", "served_run.")
         some = f"AND run IN (SELECT id FROM served_run WHERE 1 {where})" if where else ""
         by = f"value {order.upper()}, run" if order in ("asc", "desc") else "run"
+        of_run = _COLUMNS.removesuffix(", served_run.error")
         rows = self._all(
-            f"SELECT {_COLUMNS}, measure, value, array FROM (SELECT run, measure, value, array FROM served_score "
+            f"SELECT {of_run}, measure, value, array FROM (SELECT run, measure, value, array FROM served_score "
             f"WHERE {'1' if measure is None else 'measure = ?'} AND repeat = ? AND fold = ? AND sample = ? {some} "
             f"ORDER BY {by}, measure LIMIT ? OFFSET ?) JOIN served_run ON served_run.id = run ORDER BY {by}, measure",
             *([] if measure is None else [measure]), *(FIRST_FOLD if per_fold else GLOBAL), *values, limit, offset)
-        rows = [(*row[:6], *row[7:]) for row in rows]
         return self._with_folds(measure, rows) if per_fold else rows
 
     def _with_folds(self, measure: str, rows: list[tuple]) -> list[tuple]:
