@@ -18,10 +18,12 @@ from metamed.exchange.server import running
 from metamed.experiments import Suite
 from metamed.records import Setup
 from metamed.store import Store
+from metamed.store.served import Served
 from metamed.store.traces import keep_trace
 
 openml = pytest.importorskip("openml")
 logging.getLogger().setLevel(logging.ERROR)  # the client warns of every answer that is not compressed
+TABLE = {"output_format": "dataframe"} if openml.__version__ < "0.16" else {}
 FAST = Setup("small_cnn", {"epochs": 1, "width": 16})
 
 
@@ -169,8 +171,7 @@ def test_runs_of_scikit_learn_are_evidence_beside_ours(address):
     found = retrieve(store, task=task.task_id)
     assert found.new == 2 and not found.left_out
     assert retrieve(store, task=task.task_id).known == 2 and len(store) == 2
-    frame = openml.evaluations.list_evaluations("predictive_accuracy", tasks=[task.task_id], per_fold=True,
-                                                output_format="dataframe")  # fmt: skip
+    frame = openml.evaluations.list_evaluations("predictive_accuracy", tasks=[task.task_id], per_fold=True, **TABLE)
     values = {int(r): v for r, v in zip(frame["run_id"], frame["values"], strict=True)}
     for number, run in zip(numbers, store.runs(), strict=True):
         setup, kept = store.get(run.setup), store.get(run.task)
@@ -194,6 +195,20 @@ def test_a_record_that_contradicts_the_server_is_not_believed(address, monkeypat
     publish(store)
     found = retrieve(Store.memory())
     assert found.new == 0 and found.left_out == {"its record says other scores than its predictions or the server": 1}
+
+
+def test_meta_features_are_taken_from_whoever_uploaded_the_dataset(address, monkeypatch, tmp_path):
+    store, data = Store.memory(), images()
+    add_run(store, data, FAST)
+    store.add_metafeatures(data, {"entropy.mean": 3.0})
+    publish(store)
+    served = Served(Store(tmp_path / "served.db"))
+    monkeypatch.setattr(openml.config, "apikey", served.add_user("mallory"))
+    store.add_metafeatures(data, {"entropy.mean": 666.0})
+    add_run(store, data, FAST, seed=1)
+    assert publish(store).sent == 1, "and with it another table of meta-features"
+    fresh = Store.memory()
+    assert retrieve(fresh).new == 2 and fresh.measured()[data.digest] == {"entropy.mean": 3.0}
 
 
 def test_a_record_of_another_task_is_not_taken(address, monkeypatch):

@@ -101,6 +101,7 @@ class _Reader:
         self.store, self.server, self.report = store, server, report
         self.outbox, self._tasks, self._flows = Outbox(store, server.base), {}, {}
         self._measured: set[str] = set()
+        self.tables: dict[str, int] = {}  # digest -> number of the dataset that told it
 
     def read(self, numbers: Iterator[int]) -> Retrieved:
         numbers, known = list(dict.fromkeys(numbers)), self.outbox.runs()
@@ -153,12 +154,15 @@ class _Reader:
         return run, setup, sources
 
     def _metafeatures(self, facts: DatasetFacts) -> None:
-        """Once a dataset, and only those that the store has not computed itself."""
-        if facts.digest in self._measured:
+        """Once a dataset, from whoever uploaded it, and only those that the store has not computed itself."""
+        if facts.digest in self._measured or facts.digest not in self.tables:
             return
         self._measured.add(facts.digest)
         rows = self.server.rows(f"data/list/tag/{DATASET_TAG}{facts.digest}/status/all", "dataset")
-        for number in sorted((int(row["did"]) for row in rows), reverse=True)[:1]:
+        own_table = f"data/list/data_id/{self.tables[facts.digest]}/status/all"
+        owner = {row.get("uploader") for row in self.server.rows(own_table, "dataset")}
+        mine = [int(row["did"]) for row in rows if row.get("uploader") in owner]
+        for number in sorted(mine, reverse=True)[:1]:
             values = read_metatable(dataset_content(self.server, number))
             own = self.store.measured().get(facts.digest, {})
             self.store.add_metafeatures(facts.digest, {k: v for k, v in values.items() if k not in own})
@@ -261,6 +265,7 @@ class _ShownTask:
         if TAG in as_list(dataset.get("tag")):
             own = read_table(dataset_content(self.reader.server, int(dataset["id"])))
             if own:
+                self.reader.tables[own[0].digest] = int(dataset["id"])
                 return own[:2]
         return self._foreign(dataset, source.get("target_feature") or "class", inputs)
 
