@@ -386,11 +386,13 @@ def test_several_classes_and_confident_networks_make_no_difference(server, tmp_p
     """Probabilities that are all but 0 or 1 have many ties when stored; the server sees the same ones."""
     address, _ = server
     store, data = Store(tmp_path / "a.db"), images(f"sure.{classes}", n=120, classes=classes, seed=classes)
-    add_run(store, data, sharpen=8.0)
-    assert publish(store, to=address).differences == []
+    for seed in range(4):
+        add_run(store, data, seed=seed, sharpen=(1.0, 8.0)[seed % 2])
+    outcome = publish(store, to=address)
+    assert outcome.sent == 4 and outcome.differences == []
     fresh = Store.memory()
-    found = retrieve(fresh, server=address)
-    assert store.runs()[0].evaluations == next(r for r in fresh.runs() if r.id == store.runs()[0].id).evaluations, found
+    found, theirs = retrieve(fresh, server=address), {run.id: run.evaluations for run in fresh.runs()}
+    assert all(theirs[run.id] == run.evaluations for run in store.runs()), found
 
 
 def test_a_run_that_is_refused_does_not_keep_back_the_others(server, tmp_path, monkeypatch):
