@@ -35,7 +35,8 @@ MEASURES = {"tau": "order (weighted tau)", "nreg1": "first pick (nreg@1)", "mae"
 COMPONENTS, PERMUTATIONS, DRAWS = 5, 2, 2000
 RANKERS = {"metamed": fit_predict, "knn": knn}
 RENAMED = {"birds_brcr": "birds_brown_creeper", "birds_wiwr": "birds_winter_wren"}
-NOTHING, ALL, USED = "nothing", "all groups", "facts of today's learner"
+LANDMARKS = "landmarking"
+NOTHING, ALL, USED = "nothing", "all groups", "today's learner"
 
 
 @dataclass(frozen=True)
@@ -74,30 +75,40 @@ def components(group: str, ranks: Columns) -> Columns:
     return {f"{group} {k + 1}": signs[k] * singular[k] * left[:, k] for k in range(kept)}
 
 
-def variants(table: Table, vectors: dict[str, dict]) -> dict[str, Columns]:
-    """Name -> facts. The sizes that a row was cut to belong to the general group."""
+def variants(table: Table, vectors: dict[str, dict]) -> dict[str, Table]:
+    """Name -> the table with other facts. The sizes that a row was cut to belong to the general group.
+
+    The learner takes quick models' scores for expected scores by a way of their own, `landmarks`: they belong to the
+    group of landmarkers.
+    """
     sizes = {n: c for n, c in table.facts.items() if n.startswith("log_")}
     groups = {g: ranks_of(table, vectors, columns_of(g)) for g in GROUPS}
     groups["general"] |= {n: np.nan_to_num(normal_scores(c[None])[0]) for n, c in sizes.items()}
     groups = {g: components(g, ranks) for g, ranks in groups.items() if ranks}
     everything = {c: v for facts in groups.values() for c, v in facts.items()}
-    found = {NOTHING: {}, USED: table.facts, ALL: everything}
-    found |= {f"only {g}": facts for g, facts in groups.items()}
-    found |= {f"all but {g}": {c: v for c, v in everything.items() if c not in facts} for g, facts in groups.items()}
+    blind, whole = replace(table, facts={}, landmarks={}), replace(table, facts=everything)
+    found = {NOTHING: blind, USED: table, ALL: whole}
+    for g, facts in groups.items():
+        found[f"only {g}"] = replace(table if g == LANDMARKS else blind, facts=facts)
+    for g, facts in groups.items():
+        others = {c: v for c, v in everything.items() if c not in facts}
+        found[f"all but {g}"] = replace(blind if g == LANDMARKS else table, facts=others)
     for k in range(PERMUTATIONS):
         order = np.random.default_rng(k).permutation(len(table.datasets))
-        found[f"all, of other datasets ({k + 1})"] = {c: v[order] for c, v in everything.items()}
+        moved = ({c: v[order] for c, v in part.items()} for part in (everything, table.landmarks))
+        facts, landmarks = moved
+        found[f"all, of other datasets ({k + 1})"] = replace(table, facts=facts, landmarks=landmarks)
     return found
 
 
-def _hold(table: Table, facts: Columns) -> Exam:
-    return exam(replace(table, facts=facts), RANKERS, beside={})
+def _hold(table: Table) -> Exam:
+    return exam(table, RANKERS, beside={})
 
 
-def examine(table: Table, told: dict[str, Columns], pool) -> Ablation:
+def examine(table: Table, told: dict[str, Table], pool) -> Ablation:
     """The exam of every variant."""
-    exams = dict(zip(told, pool.map(_hold, [table] * len(told), told.values()), strict=True))
-    return Ablation(table, {name: len(facts) for name, facts in told.items()}, exams)
+    exams = dict(zip(told, pool.map(_hold, told.values()), strict=True))
+    return Ablation(table, {name: len(t.facts) for name, t in told.items()}, exams)
 
 
 # --- what came out ---

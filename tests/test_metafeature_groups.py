@@ -24,7 +24,7 @@ def table(n: int = 8, m: int = 4, seed: int = 0) -> Table:
     names = tuple(f"d{k}" for k in range(n))
     sources = np.array(["", "", "imagenet", "birds"], object)[:m]
     return Table("metamed runs auc", "auc", names, tuple("abcd")[:m], rng.random((n, m)), names,
-                 {"log_n": rng.random(n)}, {"sources": sources})  # fmt: skip
+                 {"log_n": rng.random(n)}, {"sources": sources}, landmarks={"lda": rng.random(n)})  # fmt: skip
 
 
 def vectors(n: int = 8, seed: int = 0) -> dict[str, dict]:
@@ -65,6 +65,10 @@ def test_components_hold_the_group_and_do_not_depend_on_the_scores():
     t, known = table(), vectors()
     told = groups.variants(t, known)
     other = groups.variants(Table(**{**vars(t), "scores": -t.scores}), known)
+    assert {name for name, part in told.items() if part.landmarks} == {
+        *(name for name in told if name.startswith("all") and name != "all but landmarking"), groups.USED,
+        "only landmarking"}  # fmt: skip
+    told, other = ({name: part.facts for name, part in found.items()} for found in (told, other))
     for name, facts in told.items():
         assert facts.keys() == other[name].keys()
         for column in facts:
