@@ -110,6 +110,10 @@ TRAINED = (
     Setup("mobilenet", {"learning_rate": 0.003}, "finetune", (BIRDS,)),
 )
 UNTUNED = probes((*RANDOM_SMALL, *SMALL[::-1]), image_size=32)
+SCALED = (
+    probes((*RANDOM_MOBILE[:1], *CHAINED), scaling="all"),
+    probes((*RANDOM_SMALL, *SMALL), image_size=32, scaling="all"),
+)
 RATE = {"learning_rate": 0.003}
 RECIPES = tuple(
     Setup("mobilenet", RATE, recipe, (IMAGENET,)) for recipe in ("discriminative", "gradual", "batchnorm", "simsiam")
@@ -135,6 +139,10 @@ SUITES = {
     "first": Suite("first", CLASSIFICATION, FIRST, seeds=(0, 1), sizes=(600,), procedure="holdout"),
     # Probes do not depend on their seed: each of their runs has a split of its own.
     "probes": _everywhere("probes", probes(SHIPPED, "probe.linear", "probe.knn")),
+    # The same with one scale for all features, which is what such probes need where images are few.
+    "scaled": _everywhere("scaled", probes(SHIPPED, scaling="all")),
+    "scaled_chained": _everywhere("scaled_chained", SCALED[0], FEW_SIZES, datasets=COMPACT),
+    "scaled_small": _everywhere("scaled_small", SCALED[1], FEW_SIZES, datasets=COMPACT),
     "small_sources": learners("small_sources", CLASSIFICATION, FROM_SCRATCH),
     "chained_sources": learners("chained_sources", CLASSIFICATION, ON_IMAGENET),
     "from_small": _everywhere("from_small", UNTUNED, FEW_SIZES, datasets=COMPACT),

@@ -12,7 +12,7 @@ from conftest import blobs
 from metamed import training
 from metamed.experiments import run_setup
 from metamed.flows.blocks import Classifier, encoder
-from metamed.methods import Shape
+from metamed.methods import Shape, get_method
 from metamed.records import Setup, Source
 from metamed.sources import as_source, encode, features_key, find_weights, load_source, random_source
 from metamed.store import Store
@@ -103,3 +103,15 @@ def test_variants_change_what_they_say_and_nothing_else():
     assert (mixed.target != data.target).any() and sorted(mixed.target) == sorted(data.target)
     assert plain.images.shape == (60, 1, 16, 16) and (plain.target == data.target).all()
     assert set(two.target) == {0, 1} and two.n_classes == 2 and len(two.images) == 40
+
+
+def test_one_scale_for_all_features_keeps_rare_ones_quiet():
+    """A feature that is active in one training image of forty must not outweigh the ones that tell the classes."""
+    rng = np.random.default_rng(0)
+    target = np.arange(400) % 2
+    x = np.concatenate([target[:, None] + rng.normal(0, 0.5, (400, 1)), 0.05 * (rng.random((400, 200)) < 0.03)], axis=1)
+    correct = {}
+    for scaling in ("each", "all"):
+        probe = get_method("probe.linear").build(Shape(201, (8, 8), 2), scaling=scaling).fit(x[:40], target[:40])
+        correct[scaling] = float((probe.predict(x[40:]).argmax(axis=1) == target[40:]).mean())
+    assert correct["all"] > correct["each"] + 0.1

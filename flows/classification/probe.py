@@ -19,11 +19,12 @@ class _Probe:
     Multi-label targets, 0/1 (n, K), get one such classifier for each label.
     """
 
-    def __init__(self, classifier, n_classes: int):
+    def __init__(self, classifier, n_classes: int, scaling: str = "each"):
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        self.pipeline, self.n_classes = make_pipeline(StandardScaler(), classifier), n_classes
+        scaler = StandardScaler() if scaling == "each" else _one_scale()
+        self.pipeline, self.n_classes = make_pipeline(scaler, classifier), n_classes
 
     def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> _Probe:
         from sklearn.exceptions import ConvergenceWarning
@@ -44,17 +45,32 @@ class _Probe:
         return np.log(probability).astype(np.float32)
 
 
+def _one_scale():
+    """A scaler that centres every feature and divides all by one deviation, the root of their mean variance."""
+    from sklearn.preprocessing import StandardScaler
+
+    class OneScale(StandardScaler):
+        def fit(self, x, y=None, sample_weight=None):
+            super().fit(x, y, sample_weight)
+            self.scale_ = np.full_like(self.scale_, np.sqrt(self.var_.mean()) or 1.0)
+            return self
+
+    return OneScale()
+
+
 @method("classification", version=1, name="probe.linear")
 def linear(
     shape: Shape,
     *,
     network: Annotated[str, _NETWORKS] = "mobilenet_v2",
     c: Annotated[float, Float(1e-5, 1e2, log=True)] = 0.01,
+    scaling: Annotated[str, Choice("each", "all")] = "each",
 ) -> _Probe:
-    """Multinomial logistic regression on frozen features; `c` is the inverse strength of its L2 penalty."""
+    """Multinomial logistic regression on frozen features; `c` is the inverse strength of its L2 penalty. Features are
+    divided by their deviation, `each` by its own or `all` by one, so that rarely active ones do not grow loud."""
     from sklearn.linear_model import LogisticRegression
 
-    return _Probe(LogisticRegression(C=c, max_iter=1000), shape.n_classes)
+    return _Probe(LogisticRegression(C=c, max_iter=1000), shape.n_classes, scaling)
 
 
 @method("classification", version=1, name="probe.knn")
