@@ -182,7 +182,7 @@ def test_an_ensemble_of_sources_trains_one_network_from_each(combine, trained, c
     # both networks start from the same weights and see the same batches: together they say what one says
     kept = [np.load(store.artifact(r, "predictions.npz"))["test"] for r in (run, alone)]
     assert combine == "soup" or np.allclose(*kept, atol=1e-3)
-    names = ["weights.safetensors"] if combine == "soup" else [f"weights-{n}.safetensors" for n in setup.sources]
+    names = ["weights.safetensors"] if combine == "soup" else [f"weights-{n}.safetensors" for n in weights]
     assert all(training.read_weights(store.artifact(run, name)) for name in names)
 
 
