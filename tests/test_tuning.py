@@ -33,7 +33,7 @@ def test_what_comes_from_a_source_keeps_its_architecture():
     tuned = Branch(Setup("small_cnn", {"width": 16}, "finetune", ("s",)))
     assert {"width", "depth"}.isdisjoint(tuned.space) and {"dropout", "encoder_factor"} <= set(tuned.space)
     assert tuned.fixed == {"width": 16}
-    assert set(Branch(Setup("probe.linear", {"image_size": 28}, None, ("s",))).space) == {"c"}
+    assert set(Branch(Setup("probe.linear", {"image_size": 28}, None, ("s",))).space) == {"c", "scaling"}
 
 
 def test_starts_are_tried_first_and_every_completed_trial_is_a_run(store):
