@@ -12,7 +12,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-LIBRARIES = ("torch", "torchvision", "numpy", "scikit-learn")
+LIBRARIES = ("torchvision", "numpy", "scikit-learn")
 _RAPL = Path("/sys/class/powercap")
 
 
@@ -118,6 +118,7 @@ def environment(device) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "torch": torch.__version__,
         "metamed": metamed.__version__,
     }
     return found | _versions() | ({"cuda": str(torch.version.cuda)} if cuda else {})
