@@ -141,6 +141,7 @@ SUITES = {
     "probes": _everywhere("probes", probes(SHIPPED, "probe.linear", "probe.knn")),
     # The same with one scale for all features, which is what such probes need where images are few.
     "scaled": _everywhere("scaled", probes(SHIPPED, scaling="all")),
+    "scaled600": _everywhere("scaled600", probes(SHIPPED, scaling="all"), (600,), (0,)),
     "scaled_chained": _everywhere("scaled_chained", SCALED[0], FEW_SIZES, datasets=COMPACT),
     "scaled_small": _everywhere("scaled_small", SCALED[1], FEW_SIZES, datasets=COMPACT),
     "small_sources": learners("small_sources", CLASSIFICATION, FROM_SCRATCH),

@@ -28,6 +28,7 @@ class Findings:
 
     runs: pd.DataFrame
     failed: int
+    scaling: Rows
     starts: Rows
     training: Rows
     stakes: Rows
@@ -72,6 +73,7 @@ def findings(store: Store, lookups: Lookups) -> Findings:
     return Findings(
         runs,
         sum(run.error is not None for run in store.runs(kind="classification")),
+        questions.scaling(runs),
         questions.starts(runs),
         questions.training(runs),
         questions.stakes(runs),
@@ -138,6 +140,9 @@ def _sections(f: Findings) -> list[str]:
         STAKES,
         _picture("choosing_stakes", "What choosing could gain or lose against ImageNet, by size of the target"),
         table("linear probes on MobileNetV2's features", f.stakes, HEADS),
+        "## First of all: how the features are scaled",
+        SCALING,
+        table("all features by one deviation, minus each by its own", f.scaling, HEADS),
         "## From which start?",
         STARTS,
         _picture("choosing_starts", "Linear probes on other starts against ImageNet, by size of the target"),
@@ -202,6 +207,12 @@ STAKES = """Twenty sources share one network, MobileNetV2: the published ones (I
 iNaturalist insects) and ImageNet's tuned on 600 images of each of our datasets. The best source is the one that is
 best on the target's *other* splits: the best on the same test part would flatter, since of twenty some are lucky."""
 
+SCALING = """A linear probe divides features by their deviation. Where forty images train it, a feature that was
+active in one of them gets a tiny deviation and grows loud on the test part. MobileNetV2's 1280 features need one
+deviation for all; the 128 features of a small CNN are better divided each by its own. Elsewhere on this page each
+network has the scaling that suits it. The last row is the conclusion that one would have drawn with the usual one, each
+feature by its own, for both."""
+
 STARTS = """The small CNN (three layers, 128 features, 32 pixels) learned up to 600 images of one dataset and nothing
 else. Random weights learned nothing: what a source must beat."""
 
@@ -222,7 +233,8 @@ predictions alone. The last row is the control: two classifiers on one source.""
 TRAINING = """Means over the targets on which both were run; at 600 images two seeds, else one."""
 
 EXAM = """One family of targets is left out at a time; a row is a target at a size. The published scores see the
-target's training part, the list sees other targets only."""
+target's training part (of one split: a little of what is the test part of the others), the list sees other targets
+only."""
 
 THIN = """* One network (MobileNetV2) for published weights, at 64 pixels, below the resolution it was made for; small
   networks at 32 pixels for sources from scratch. Nothing here speaks of large networks, of 224 pixels, of RadImageNet.

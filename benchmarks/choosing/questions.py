@@ -14,11 +14,40 @@ ORDER = ("50", "100", "200", "400", "600", "all")
 Rows = list[tuple[str, list[Effect]]]
 
 
+EACH, ALL = "[('image_size', 32)]", "[('scaling', 'all')]"
+
+
 def probes(runs: pd.DataFrame, *starts: str) -> pd.DataFrame:
-    """Linear probes with default settings, of sources with these starts that no variant of a dataset made."""
-    default = (runs["method"] == "probe.linear") & runs["settings"].isin(["[]", "[('image_size', 32)]"])
+    """Linear probes of sources with these starts that no variant of a dataset made.
+
+    Each network with the scaling that suits its features: all by one for MobileNetV2, whose 1280 features are rarely
+    active, each by its own for the 128 of a small CNN.
+    """
     usual = (runs["variant"] == "") & runs["origin_size"].isin(["", "600"])
-    return runs[default & usual & runs["start"].isin(starts)]
+    return runs[_suited(runs) & usual & runs["start"].isin(starts)]
+
+
+def _suited(runs: pd.DataFrame) -> pd.Series:
+    small = runs["source"].str.contains("small_cnn")
+    return (runs["method"] == "probe.linear") & np.where(small, runs["settings"] == EACH, runs["settings"] == ALL)
+
+
+def scaling(runs: pd.DataFrame) -> Rows:
+    """Features of the same source, all divided by one deviation against each by its own, at each size of the target."""
+    of = runs[(runs["method"] == "probe.linear") & (runs["variant"] == "")]
+    rows = []
+    for name, kind in (
+        ("MobileNetV2 from ImageNet", of["start"] == "ImageNet"),
+        ("MobileNetV2 from birds or insects", of["start"].isin(["birds", "insects"])),
+        ("MobileNetV2 from ImageNet, then a dataset", of["start"] == "chained"),
+        ("small CNNs, random or from scratch", of["source"].str.contains("small_cnn")),
+    ):
+        part, small = of[kind], "small" in name
+        both = "[('image_size', 32), ('scaling', 'all')]" if small else ALL
+        rows.append((name, by_size(part, part["settings"] == both, part["settings"] == (EACH if small else "[]"))))
+    random = (of["start"] == "random") & (of["settings"] == EACH)
+    own = by_size(of, random, (of["start"] == "ImageNet") & (of["settings"] == "[]"))
+    return [*rows, ("random small CNN minus ImageNet, each feature by its own", own)]
 
 
 def sizes_of(runs: pd.DataFrame) -> list[str]:
@@ -53,7 +82,7 @@ def starts(runs: pd.DataFrame) -> Rows:
 def training(runs: pd.DataFrame) -> Rows:
     """Ways of training against a linear probe of ImageNet's features, at the sizes where both were run."""
     imagenet = runs["start"] == "ImageNet"
-    probe = imagenet & (runs["method"] == "probe.linear") & (runs["settings"] == "[]")
+    probe = imagenet & (runs["method"] == "probe.linear") & (runs["settings"] == ALL)
     plain = runs["settings"] == "[('learning_rate', 0.003)]"
     mobile, none = (runs["method"] == "mobilenet") & plain, runs["start"] == "nothing"
     kinds = {
@@ -177,7 +206,7 @@ def what_tells(runs: pd.DataFrame, pairs: pd.DataFrame, scores: pd.DataFrame) ->
 
 def variants(runs: pd.DataFrame) -> Rows:
     """What a source learned from, varied: images, classes, colour, labels. Small CNNs from scratch unless said."""
-    of = runs[(runs["method"] == "probe.linear") & runs["start"].isin(["scratch", "chained", "random"])]
+    of = runs[_suited(runs) & runs["start"].isin(["scratch", "chained", "random"])]
     scratch, chained = of[of["start"] == "scratch"], of[of["start"] == "chained"]
     rows = [
         ("50 images instead of 600", _varied(scratch, ("", "50"), ("", "600"))),

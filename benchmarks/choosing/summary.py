@@ -27,7 +27,8 @@ def summary(f) -> str:
 
 
 def _answers(f) -> list[str]:
-    lines = [_stops(f.stakes), _several(f.ensembles), _starts(f.starts), _tune(f.training), _tells(f.tells)]
+    lines = [_stops(f.stakes), _several(f.ensembles), _scaling(f.scaling), _starts(f.starts), _tune(f.training)]
+    lines.append(_tells(f.tells))
     return [f"* {line}" for line in [*lines, *map(_exam, f.exams)] if line]
 
 
@@ -56,11 +57,19 @@ def _several(ensembles: Rows) -> str:
     )
 
 
+def _scaling(scaling: Rows) -> str:
+    few, most = (at(scaling, "MobileNetV2 from ImageNet", n) for n in ("50", "all"))
+    return (
+        "How features are scaled matters as much as where they come from: one deviation for all of ImageNet's features "
+        f"instead of one for each makes {few.text()} at 50 images, {most.text()} with all."
+    )
+
+
 def _starts(starts: Rows) -> str:
     random = [at(starts, "random weights, MobileNetV2", size) for size in ("50", "all")]
     small = [at(starts, "random weights, small CNN", size) for size in ("50", "all")]
     return (
-        f"Frozen features of an untrained MobileNetV2 lie behind ImageNet's by {random[0].text()} at 50 images and "
+        f"Frozen features of an untrained MobileNetV2 against ImageNet's: {random[0].text()} at 50 images and "
         f"{random[1].text()} with all; those of an untrained small CNN: {small[0].text()} and {small[1].text()}."
     )
 
@@ -117,5 +126,11 @@ def _beliefs(f) -> list[tuple[str, str]]:
     ):
         found.append((belief, said(variants.get(name, NOTHING), f"no: {name} is better", f"yes: {name} costs",
                                    f"no difference shown: {name}")))  # fmt: skip
+    tuned = at(f.starts, "ImageNet, then a medical dataset", "200")
+    found.append(("tune ImageNet on a medical dataset first, then use its features (200 images)",
+                  said(tuned, "yes", "no: it forgets more than it learns", "no difference shown")))  # fmt: skip
+    nothing = at(f.starts, "random weights, small CNN", "50")
+    found.append(("frozen ImageNet features beat frozen random ones (50 images; against a small random CNN)",
+                  said(nothing, "no", "yes", "no difference shown")))  # fmt: skip
     answer = said(several, "averaging three beats the best of them", "yes", "no difference shown")
     return [*found, ("find the one best source (200 images)", answer)]
