@@ -11,6 +11,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -187,7 +188,7 @@ def write(store, folder: Path, suite: str) -> None:
     united = type(store).memory()
     united.merge(store, artifacts=False)  # first come, first kept: the store is newer than the folder
     read(united, folder)
-    others = {r.id for path in (folder / "runs").glob("*.csv") if path.stem != suite for r in _read_runs(path)}
+    others = {row[0] for path in (folder / "runs").glob("*.csv") if path.stem != suite for row in _read_runs(path)[0]}
     records = {table: united.records(table) for table in COLUMNS}
     used = {id for r in records["run"] for id in (r.task, r.setup)} | {f.setup for f in records["published"]}
     for table, file in _FILES.items():
@@ -274,7 +275,8 @@ def read(store, folder: Path) -> None:
     thumbnails = _read_table(folder / "thumbnails.csv")
     store.add_rows("thumbnail", [(r["dataset"], bytes.fromhex(r["hashes"])) for r in thumbnails])
     for path in sorted((folder / "runs").glob("*.csv")):
-        store.add_legal(_read_runs(path))
+        for table, rows in zip(("run", "evaluation"), _read_runs(path), strict=True):
+            store.add_rows(table, rows)
     store.add_rows("published", _read_published(folder))
 
 
@@ -302,13 +304,28 @@ def _read_metafeatures(path: Path) -> Iterator[tuple]:
         yield from ((digest, name, float(text)) for name, text in r.items() if text)
 
 
-def _read_runs(path: Path) -> Iterator[Run]:
-    for r in _read_table(path):
-        known = {name: text for name, text in r.items() if text and name not in _RUN}
-        environment = {name[4:]: text for name, text in known.items() if name.startswith("env.")}
-        values = {m: tuple(map(float, text.split())) for m, text in known.items() if not m.startswith("env.")}
-        yield Run(r["task"], r["setup"], int(r["seed"]), tuple(map(int, r["versions"].split())), values,
-                  float(r["seconds"]), environment, tuple(r["weights"].split()), r["error"] or None)
+def _read_runs(path: Path) -> tuple[list[tuple], list[tuple]]:
+    """Rows of the tables `run` and `evaluation`, made without records: ten thousand of them are read at every start."""
+    runs, evaluations, own = [], [], len(_RUN)
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.reader(file)
+        head = next(rows, [])
+        if tuple(head[:own]) != _RUN:
+            raise ReadError(f"{path}: expected the columns {', '.join(_RUN)}")
+        said = [name.removeprefix("env.") for name in head[own:] if name.startswith("env.")]
+        measures, first = head[own + len(said) :], own + len(said)
+        environment = cache(lambda words: _json({n: v for n, v in zip(said, words, strict=True) if v}))
+        numbers, words = cache(lambda text: tuple(map(int, text.split()))), cache(lambda text: tuple(text.split()))
+        listed = cache(_json)
+        for row in rows:
+            task, setup, seed, versions, weights, seconds, error = row[:own]
+            known = numbers(versions), words(weights)
+            id = content_id("run", task, setup, int(seed), *known)  # as Run.id
+            runs.append((id, task, setup, int(seed), *map(listed, known), float(seconds),
+                         environment(tuple(row[own:first])), error or None))  # fmt: skip
+            for name, text in zip(measures, row[first:], strict=True):
+                evaluations += [(id, name, fold, float(v)) for fold, v in enumerate(text.split())]
+    return runs, evaluations
 
 
 def _read_published(folder: Path) -> Iterator[tuple]:
