@@ -139,3 +139,23 @@ def test_trials_share_the_task(store):
     task = make_task(DATA, size=30)
     found = tune(DATA, store, trials=1, starts=STARTS, task=task, device="cpu")
     assert found.task == task and found.run.task == task.id
+
+
+def test_the_benchmark_counts_trials_to_the_lower_final_score(tmp_path):
+    import sys
+    from pathlib import Path
+
+    import numpy as np
+
+    sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are not installed
+    from benchmarks.tuning import Pair, page, plot
+
+    rising = np.linspace(0.5, 0.9, 15)
+    early = Pair("a", 0, np.maximum(rising, 0.8), rising - 0.1, (0.8, 0.7))
+    late = Pair("b", 0, np.full(15, 0.7), np.full(15, 0.9), (0.7, 0.9))
+    assert early.needed() == (1, 15) and late.needed() == (1, 1)
+    text = page([early, late])
+    assert "| a | 1 | 15 | 0.800 0.800 0.900 | 0.400 0.514 0.800 | 0.800 | 0.700 |" in text
+    assert "earlier in 50% of 2 pairs, later in 0%" in text
+    plot([early, late], tmp_path / "x.svg")
+    assert (tmp_path / "x.svg").read_text().startswith("<?xml")
