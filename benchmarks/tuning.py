@@ -25,7 +25,7 @@ from metamed.tuning import Tuning, tune
 
 RESULTS = Path(__file__).parent / "results"
 DATASETS = ("busi_breast_us", "bccd_cells", "dtd10_textures", "ham10000_derm", "covid_xray3", "wbc_zheng")
-SIZE, TRIALS, SEEDS = 200, 15, (0,)
+SIZE, TRIALS, SEEDS = 200, 15, (0, 1)
 STARTS = 5
 SMALL = {"epochs": 5, "image_size": 32}  # of networks: a trial is to take a few seconds
 
