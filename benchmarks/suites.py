@@ -161,5 +161,5 @@ SUITES = {
     "fewer_sources": learners("fewer_sources", FEWER, FROM_SCRATCH, sizes=(300,)),
     "from_varied": _everywhere("from_varied", probes(VARIED, image_size=32), (50, None), (0, 1), COMPACT),
     "shuffled_sources": learners("shuffled_sources", SHUFFLED, ON_IMAGENET),
-    "from_shuffled": _everywhere("from_shuffled", probes(CONFUSED), FEW_SIZES, datasets=COMPACT),
+    "from_shuffled": _everywhere("from_shuffled", probes(CONFUSED, scaling="all"), FEW_SIZES, datasets=COMPACT),
 }

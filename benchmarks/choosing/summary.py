@@ -40,8 +40,13 @@ def _stops(stakes: Rows) -> str:
     matters = [size for size, e in found if e.verdict == "more" and e.mean >= SMALL]
     after = [size for size, _ in found if not matters or ORDER.index(size) > ORDER.index(matters[-1])]
     figures = ", ".join(f"{size}: {e.text()}" for size, e in found)
+    lost = [at(stakes, "any source at random, against ImageNet", size).text() for size in ("50", "all")]
     if not matters:
-        return f"**No source was surely better than ImageNet by {SMALL} at any size** ({figures})."
+        return (
+            f"**No source was surely better than ImageNet by {SMALL} at any size** (the best known from other splits, "
+            f"by target images: {figures}). A bad choice costs at every size: any source at random {lost[0]} at 50 and "
+            f"{lost[1]} with all."
+        )
     until = f"up to {matters[-1]} target images" if after else "at every size that was tried, all images included"
     return f"**Knowing the best source pays {until}** (gain over always taking ImageNet, by target images: {figures})."
 
