@@ -46,3 +46,10 @@ def test_benchmarks_start_from_a_checkout(module):
         [sys.executable, "-m", f"benchmarks.{module}", "--help"], cwd=CHECKOUT, capture_output=True, text=True
     )
     assert done.returncode == 0 and "usage" in done.stdout, done.stderr
+
+
+def test_every_dataset_is_a_source_and_every_source_a_dataset():
+    _suites()
+    from benchmarks.suites import CLASSIFICATION, COMPACT, IN_TURN
+
+    assert sorted(IN_TURN) == sorted(CLASSIFICATION) and set(COMPACT) < set(CLASSIFICATION)

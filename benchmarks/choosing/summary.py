@@ -126,7 +126,7 @@ def _beliefs(f) -> list[tuple[str, str]]:
         ("a source needs many images", "50 images instead of 600"),
         ("more classes make better features", "two classes instead of six to ten, 300 images each"),
         ("colour in the source matters", "grey instead of colour"),
-        ("labels are what a source teaches", "labels shuffled"),
+        ("labels are what a source teaches (from ImageNet on)", "labels shuffled, from ImageNet on"),
         ("anything learned beats random weights", "random weights instead of any source from scratch"),
     ):
         found.append((belief, said(variants.get(name, NOTHING), f"no: {name} is better", f"yes: {name} costs",
