@@ -95,8 +95,10 @@ def source_ensemble(dataset: Dataset, store: Store, *, how: str = DEFAULT) -> tu
     """
     tried: dict[str, dict[str, tuple]] = defaultdict(dict)
     for run in store.runs(dataset=dataset.digest) if dataset.target is not None else ():
+        if run.error is not None or (kept := stored(run, store)) is None:
+            continue
         setup, task = store.get(run.setup), store.get(run.task)
-        if run.error is None and len(setup.sources) == 1 and (kept := stored(run, store)) is not None:
+        if len(setup.sources) == 1:
             truth = dataset.target[kept["validation_index"]]
             merit = _scores({run.id: kept["validation"]}, truth, get_measure(task.measure))[run.id], run.id
             tried[run.task][setup.sources[0]] = max(tried[run.task].get(setup.sources[0], merit), merit)

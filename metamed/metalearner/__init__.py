@@ -251,10 +251,10 @@ def ungated(train: Table, target: Table) -> Prediction:
     return answer(fit(train, gated=False), train, target)
 
 
-def list_only(train: Table) -> Fitted:
-    """The prior list without a look at anything else, with the error of expected scores."""
+def list_only(train: Table, *, rated: bool = True) -> Fitted:
+    """The prior list without a look at anything else; rated: with the error of expected scores."""
     folds = train.family_folds()
-    error = half_width(train) if len(folds) > 1 else float("nan")
+    error = half_width(train) if rated and len(folds) > 1 else float("nan")
     return Fitted((), 0.0, error, len(folds), ())
 
 
@@ -297,10 +297,10 @@ class MetaLearner:
         tables, rows = self._tables(store)
         if self.fitted is None or self.evidence != _digest(tables[0]):
             self.fit(store)
-        wanted, found = {s.id: s for s in setups}, {}
+        wanted, found, runs = {s.id: s for s in setups}, {}, _runs(rows)
         for table in tables:
-            fitted = self.fitted if table is tables[0] else list_only(table)
-            for candidate in self._candidates(table, fitted, metafeatures, wanted, rows, table is tables[0]):
+            fitted = self.fitted if table is tables[0] else list_only(table, rated=False)
+            for candidate in self._candidates(table, fitted, metafeatures, wanted, runs, table is tables[0]):
                 found.setdefault(candidate.setup.id, candidate)
         return list(found.values())
 
@@ -364,27 +364,30 @@ class MetaLearner:
 
     def _tables(self, store) -> tuple[list[Table], list[dict]]:
         rows = store.example_rows(self.kind, self.measure)
-        return tables_from(rows, vectors_of(store)), rows
+        if not (_TABLES and _TABLES[0] is rows):
+            _TABLES[:] = rows, tables_from(rows, vectors_of(store))
+        return _TABLES[1], rows
 
-    def _candidates(self, table, fitted, metafeatures, wanted, rows, leading) -> list[Candidate]:
+    def _candidates(self, table, fitted, metafeatures, wanted, runs, leading) -> list[Candidate]:
         target = _asked(table, metafeatures)
         got = answer(fitted, table, target)
         near = dict.fromkeys(table.datasets[i] for i in np.argsort(_distances(table, target), kind="stable"))
         sign = -1 if np.nanmax(table.scores) <= 0 else 1
         study = "" if is_own(table) else table.name.rsplit(" ", 1)[0]
         note = f"published: {study}" if study else ""
-        runs, runnable = _runs(rows, table), {r["setup"]: bool(r["runnable"]) for r in rows}
         out = []
         for j in np.argsort(-got.order[0], kind="stable"):
             if (id := table.items[j]) in wanted:
                 figures = [sign * float(v[0, j]) if leading else float("nan") for v in (got.score, got.low, got.high)]
                 low, high = sorted(figures[1:])
-                shown = [e for d in near for e in runs.get((d, id), ())][:NEAREST]
-                out.append(Candidate(wanted[id], figures[0], low, high, tuple(shown), runnable=runnable[id], note=note))
+                shown = [row for d in near for row in runs.get((table.name, d, id), ())][:NEAREST]
+                out.append(Candidate(wanted[id], figures[0], low, high, tuple(r["evidence"] for r in shown),
+                                     runnable=bool(shown[0]["runnable"]), note=note))  # fmt: skip
         return out
 
 
 _KNOWN: dict[tuple[str, str, int], MetaLearner] = {}
+_TABLES: list = []  # the rows that were made into tables last, and these
 
 
 def _digest(table: Table) -> str:
@@ -417,10 +420,10 @@ def _distances(table: Table, target: Table) -> np.ndarray:
     return fact_distance(table.facts, target.facts)[0] if table.facts else np.zeros(len(table.datasets))
 
 
-def _runs(rows: list[dict], table: Table) -> dict[tuple[str, str], list[str]]:
-    """(dataset, setup) -> ids of the runs or figures in this table."""
-    found: dict[tuple[str, str], list[str]] = {}
+def _runs(rows: list[dict]) -> dict[tuple[str, str, str], list[dict]]:
+    """(table, dataset, setup) -> the rows of its runs or figures."""
+    found: dict[tuple[str, str, str], list[dict]] = {}
     for row in rows:
-        if table.name in map(" ".join, table_keys(row)):
-            found.setdefault((row["dataset"], row["setup"]), []).append(row["evidence"])
+        for key in table_keys(row):
+            found.setdefault((" ".join(key), row["dataset"], row["setup"]), []).append(row)
     return found

@@ -74,11 +74,18 @@ def _two_way(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     hardness = np.zeros(len(values))
     for _ in range(ROUNDS):
         moved = values - hardness[:, None]
-        medians = np.array([np.median(v[k]) if k.any() else np.nan for v, k in zip(moved.T, known.T, strict=True)])
+        medians = _medians(moved, known.sum(0))
         medians = np.where(np.isfinite(medians), medians, np.nanmedian(medians))
         apart = np.where(known, values - medians, 0.0).sum(1) / np.maximum(known.sum(1), 1)
         hardness = apart - apart.mean()
     return hardness, medians
+
+
+def _medians(values: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Median of each column over its `n` numbers; NaN where it has none."""
+    ordered = np.sort(values, axis=0)  # NaN comes last
+    middle = np.stack([np.maximum(n - 1, 0) // 2, np.minimum(n // 2, len(values) - 1)])
+    return np.take_along_axis(ordered, middle, axis=0).mean(0)
 
 
 def _link(scores: np.ndarray, fraction: bool) -> np.ndarray:

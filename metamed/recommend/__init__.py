@@ -73,10 +73,11 @@ def recommend(
     ranking = tuple(sorted(candidates, key=_order))[:top]
     near = caution.experience(vector, evidence.vectors)
     sources, how = weigh_sources(candidates, data, store)
+    used = dict.fromkeys([*(name for c in ranking for name in c.setup.sources), *(name for name, _ in sources)])
     explanation = {
         "seed": seed, "seed_sd": evidence.seed_sd(), "digest": data.digest, "procedure": evidence.protocol(procedure),
         "n_train": n_train, "why": _why(ranking, near, evidence, known, own), "nearest": near.nearest,
-        "distance_limit": near.limit, "known": known, "licences": licences(ranking, store),
+        "distance_limit": near.limit, "known": known, "licences": licences(used, store),
     }  # fmt: skip
     if explain:
         explanation["moved"] = learner.explain(asked, [c.setup for c in ranking], store)

@@ -8,7 +8,7 @@ from statistics import median
 
 from metamed.dataset import Dataset, Kind
 from metamed.errors import MetamedError
-from metamed.records import Run, Setup, Task
+from metamed.records import Setup
 
 IMAGE_SIZE = 64  # what training resizes to by default (training imports torch; a test compares)
 _UNITS = {"": 1.0, "s": 1 / 60, "m": 1.0, "min": 1.0, "h": 60.0, "d": 1440.0}
@@ -30,33 +30,22 @@ class Costs:
     """
 
     def __init__(self, kind: Kind, store):
-        tasks = {t.id: t for t in store.records("task") if t.kind == kind}
         setups = {s.id: s for s in store.records("setup")}
-        self._known = {f.digest: f for f in store.records("dataset")}
+        known = {f.digest: f for f in store.records("dataset")}
+        most: dict[tuple, float] = {}  # on each dataset the most: features already known cost nothing again
+        for id, digest, n_train, seconds, device in store.cost_rows(kind):
+            if (setup := setups.get(id)) is not None:
+                of = known.get(digest)
+                side, n = (max(of.height or 1, of.width or 1), of.n_samples) if of else (1, None)
+                key = (_work(setup), device, digest)
+                most[key] = max(most.get(key, 0.0), seconds / max(_units(setup, n_train, side, n), 1))
         self._rates: dict[tuple, list[float]] = defaultdict(list)
-        for (work, device, _), rates in self._by_dataset(store.runs(kind), tasks, setups).items():
-            self._rates[work, device].append(rates)
-
-    def _by_dataset(self, runs: list[Run], tasks: dict[str, Task], setups: dict[str, Setup]) -> dict[tuple, float]:
-        """(work, device, dataset) -> the most that it took there: features already known cost nothing again."""
-        most: dict[tuple, float] = {}
-        for run in runs:
-            task, setup = tasks.get(run.task), setups.get(run.setup)
-            if run.error is None and run.seconds > 0 and task and setup and "device" in run.environment:
-                units = self._units(setup, task)
-                key = (_work(setup), run.environment["device"], task.digest)
-                most[key] = max(most.get(key, 0.0), run.seconds / max(units, 1))
-        return most
-
-    def _units(self, setup: Setup, task: Task) -> float:
-        of = self._known.get(task.digest)
-        side = max(of.height or 1, of.width or 1) if of else 1
-        n_train = len(task.folds[0].train)
-        return _samples(setup, n_train, (of and of.n_samples) or n_train) * _pixels(setup, side)
+        for (work, device, _), rate in most.items():
+            self._rates[work, device].append(rate)
 
     def minutes(self, setup: Setup, n_train: int, side: int, n_samples: int | None = None) -> dict[str, float]:
         """Expected minutes by device ("cpu", "cuda") for `n_train` of `n_samples` images `side` pixels long."""
-        units = _samples(setup, n_train, n_samples or n_train) * _pixels(setup, side)
+        units = _units(setup, n_train, side, n_samples)
         devices = {device for work, device in self._rates if work == _work(setup)}
         return {d: median(self._rates[_work(setup), d]) * units / 60 for d in sorted(devices)}
 
@@ -67,9 +56,9 @@ def side_of(dataset: Dataset) -> int:
     return max(shape[-2:]) if len(shape) >= 4 else 1
 
 
-def _samples(setup: Setup, n_train: int, n_samples: int) -> int:
-    """Images that decide the compute: of a probe all, for it reads the features of every one."""
-    return n_samples if _is_probe(setup) else n_train
+def _units(setup: Setup, n_train: int, side: int, n_samples: int | None) -> float:
+    """Samples times pixels that decide the compute: of a probe all samples, for it reads the features of every one."""
+    return (n_samples or n_train if _is_probe(setup) else n_train) * _pixels(setup, side)
 
 
 def _is_probe(setup: Setup) -> bool:

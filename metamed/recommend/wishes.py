@@ -33,7 +33,7 @@ class Wishes:
         """The candidates that fit, and a note on what was left out. Raises NotApplicable if none does."""
         rest, notes = candidates, []
         if self.licence:
-            fitting = [c for c in rest if all(map(commercial, licences([c], store).values()))]
+            fitting = [c for c in rest if all(map(commercial, licences(c.setup.sources, store).values()))]
             notes += _note(rest, fitting, "start from weights that are not clearly free for commercial use")
             rest = fitting
         if self.budget is not None:
@@ -64,7 +64,7 @@ def commercial(licence: str) -> bool:
     return bool(OPEN.search(licence)) and not CLOSED.search(licence)
 
 
-def licences(candidates: Iterable[Candidate], store: Store) -> dict[str, str]:
-    """Source name -> licence of the weights that these candidates start from; "unknown" where nothing is said."""
+def licences(sources: Iterable[str], store: Store) -> dict[str, str]:
+    """Source name -> licence of its weights; "unknown" where nothing is said."""
     known = {s.name: s.licence for s in store.records("source")}
-    return {name: known.get(name, "") or "unknown" for c in candidates for name in c.setup.sources}
+    return {name: known.get(name, "") or "unknown" for name in sources}

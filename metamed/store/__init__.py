@@ -16,13 +16,14 @@ import numpy as np
 from metamed.dataset import Dataset, near_matches
 from metamed.errors import MetamedError, UnknownName
 from metamed.measures import get_measure
-from metamed.records import Run, Setup, Source
+from metamed.records import Run, Source
 from metamed.store import evidence
 from metamed.store.artifacts import Artifacts
 from metamed.store.database import Database
 from metamed.store.evidence import COLUMNS, DatasetFacts, Record, from_row, to_row
 from metamed.store.labels import keep_labels
 from metamed.store.limits import checked
+from metamed.store.scores import cost_rows, example_rows
 
 RECOGNISED = 0.10  # share of near-duplicate thumbnails that makes two datasets kin; unrelated ones share at most 4 %
 
@@ -51,12 +52,14 @@ class Store:
             raise MetamedError(f"{self.path}: {error.strerror}. Pass another --store, or set METAMED_STORE.") from None
         self._db = Database(self.path)
         self._files = Artifacts(self.path.with_name(self.path.name + ".files"))
+        self._examples: dict = {}
 
     @classmethod
     def memory(cls) -> Store:
         """An empty store that dies with the process; its artifacts live in a temporary folder."""
         store = cls.__new__(cls)
         store.path, store._db, store._files = None, Database(":memory:"), Artifacts()
+        store._examples = {}
         return store
 
     @classmethod
@@ -200,7 +203,8 @@ class Store:
         return [from_row("run", row, evaluations.get(row[0])) for row in rows]
 
     def _evaluations(self, ids: list[str]) -> dict[str, dict[str, tuple[float, ...]]]:
-        where, values = ("WHERE run = ?", ids) if len(ids) == 1 else ("", ())
+        few = len(ids) <= 900  # SQLite takes no more values in one statement on old machines
+        where, values = (f"WHERE run IN ({', '.join('?' * len(ids))})", ids) if few else ("", ())
         found: dict[str, dict[str, tuple[float, ...]]] = {}
         sql = f"SELECT run, measure, value FROM evaluation {where} ORDER BY run, measure, fold"
         for run, measure, value in self._db.all(sql, *values):
@@ -276,24 +280,17 @@ class Store:
         return pd.DataFrame.from_dict(known, orient="index").rename_axis("digest")
 
     def example_rows(self, kind: str, measure: str) -> list[dict]:
-        """`examples` as plain dictionaries, for whatever must not import pandas."""
-        setups = {s.id: s for s in self.records("setup")}
-        # a figure names its dataset: that is the published one rather than images of the same name
-        known = sorted(self.records("dataset"), key=lambda f: f.digest == evidence.pseudo_digest(f.name))
-        facts = {f.name: f for f in known} | {f.digest: f for f in known}
-        runnable = self._runnable(setups)
-        own = self._db.all(
-            "SELECT 'metamed', procedure || coalesce(', n=' || size, ''), digest, dataset, target, setup, seed, "
-            "avg(value), seconds, run.id, size FROM run JOIN task ON task.id = run.task "
-            "JOIN evaluation ON evaluation.run = run.id WHERE kind = ? AND evaluation.measure = ? AND error IS NULL "
-            "GROUP BY run.id ORDER BY run.rowid", kind, measure)
-        figures = self._db.all(
-            "SELECT study, protocol, dataset, dataset, target, setup, NULL, value, NULL, id, NULL FROM published "
-            "WHERE measure = ? ORDER BY rowid", measure)
-        figures = [f for f in figures if f[2] not in facts or facts[f[2]].kind == kind]
-        names = ("study", "protocol", "dataset", "name", "target", "setup", "seed", "score", "seconds", "evidence",
-                 "size")  # fmt: skip
-        return [_example(dict(zip(names, row, strict=True)), measure, setups, facts, runnable) for row in own + figures]
+        """`examples` as plain dictionaries, without pandas; the same ones until the store changes."""
+        state = self._db.state()
+        if self._examples.get("state") != state:
+            self._examples = {"state": state}
+        if (kind, measure) not in self._examples:
+            self._examples[kind, measure] = example_rows(self, self._db, self._files, kind, measure)
+        return self._examples[kind, measure]
+
+    def cost_rows(self, kind: str) -> list[tuple[str, str, int, float, str]]:
+        """(setup, digest, training samples, seconds, device) of every successful run of that kind."""
+        return cost_rows(self._db, kind)
 
     def examples(self, kind: str, measure: str):
         """DataFrame of meta-examples, one row per successful run or published figure of that kind with that measure.
@@ -307,21 +304,6 @@ class Store:
         columns = ["study", "protocol", "dataset", "name", "family", "target", "setup", "method", "recipe", "sources",
                    "hyperparameters", "measure", "seed", "score", "seconds", "evidence", "size", "runnable"]
         return pd.DataFrame(self.example_rows(kind, measure), columns=columns)
-
-    def _runnable(self, setups: Mapping[str, Setup]) -> dict[str, bool]:
-        """Which setups can be run here: code, settings, and weights of sources are had. Controls (random) never are."""
-        from metamed.methods import described
-
-        flows, known = described(), self._db.all("SELECT name, origin FROM source WHERE origin NOT LIKE 'random:%'")
-        sources = {n for n, o in known if not o.startswith("train:") or self._files.find(o[6:], "weights.safetensors")}
-
-        def fits(setup: Setup) -> bool:
-            parts = [flows.get(name) for name in (setup.method, setup.recipe) if name]
-            if None in parts or not set(setup.sources) <= sources:
-                return False
-            return all(v in p.space[k] for p in parts for k, v in setup.hyperparameters.items() if k in p.space)
-
-        return {id: fits(setup) for id, setup in setups.items()}
 
     # files and servers
 
@@ -382,15 +364,6 @@ class Store:
     def export(self, folder: str | Path, suite: str = "runs") -> None:
         """Write everything but artifacts into a folder of text tables, its runs to runs/<suite>.csv: see `evidence`."""
         evidence.write(self, Path(folder), suite)
-
-
-def _example(row: dict, measure: str, setups: Mapping, facts: Mapping, runnable: Mapping) -> dict:
-    of, setup = facts.get(row["dataset"]), setups.get(row["setup"], Setup("unknown"))
-    if of is not None:
-        row |= {"dataset": of.digest, "name": of.name}
-    return row | {"family": of.family if of else row["name"], "method": setup.method, "recipe": setup.recipe,
-                  "sources": setup.sources, "hyperparameters": setup.hyperparameters, "measure": measure,
-                  "runnable": runnable.get(row["setup"], False)}
 
 
 @cache

@@ -80,6 +80,11 @@ class Database:
         with self._lock:
             return self._connection.execute(sql, values).fetchall()
 
+    def state(self) -> tuple[int, int]:
+        """Changes whenever the content may have: by this connection, or by another one."""
+        with self._lock:
+            return self._connection.total_changes, self._connection.execute("PRAGMA data_version").fetchone()[0]
+
     def insert(self, table: str, rows: Iterable[tuple], *, replace: bool = False) -> None:
         """Add rows whose key is new; the others are ignored, or replaced if `replace`."""
         if rows := list(rows):
