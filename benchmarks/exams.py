@@ -286,14 +286,16 @@ is the average rank over the other datasets. nreg@1 is the regret of the first p
 better. "gate shut" counts the families for which the learner saw no gain inside the others and answered with its list.
 
 The recipe and its constants were written down before, from earlier studies of about 300 configurations on these same
-tables: they are no untouched test sets for it. In this program twenty-three variants of the whole learner were looked
+tables: they are no untouched test sets for it. In this program twenty-four variants of the whole learner were looked
 at: trees as a full second stage (it cost nreg@1); trees as one of five averaged correctors, with a gate that tried one
 of three seeds; a gate that tries exactly what answers; a fall-back to the very prior list, so that a shut gate never
 differs from the baseline; bins shared by all folds; six ways of treating the first place; and twelve more, of the
 first place (free, kept, or free by what was lost inside: in the mean, by one or by 1.645 standard errors, among targets
 of the same kind) crossed with 1, 3 or 10 trees' seeds with and without sampling. The one that stands keeps the list's
-first where fewer than two other families share the target's domain. With ten seeds instead of three its gains are
-+0.042 (methods) and +0.090 (sources), and G2's is +0.014 [-0.009, +0.038]: single exams hang on the seeds that much.
+first where fewer than two other families share the target's domain, and everywhere if another lost more inside; the
+second condition came last, after the first pick on own runs had become worse than the list's. Without it, and with ten
+seeds instead of three, the gains were +0.042 (methods) and +0.090 (sources), and G2's was +0.014 [-0.009, +0.038]:
+single exams hang on the seeds that much.
 
 † read from the folder of facts: no licence to redistribute it is known, so it does not ship, and the shipped learners
 were fitted without it.

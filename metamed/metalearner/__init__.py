@@ -22,7 +22,7 @@ from metamed.records import Candidate, Setup, content_id
 
 SHIPPED = Path(__file__).parent.parent / "data" / "learner"
 NEAREST = 3  # datasets whose runs are shown as evidence
-VERSION = 10  # raised by hand when the recipe moves: what was learned by another one is fitted again
+VERSION = 11  # raised by hand when the recipe moves: what was learned by another one is fitted again
 SEEDS, FEWEST, ALIKE = 3, 5, 2
 
 
@@ -59,7 +59,7 @@ class Fitted:
     """What answering needs beside the evidence itself: the trees, the gate and the error of expected scores.
 
     models: XGBoost's own JSON, one per seed. gain: inner tau above the list. error: half width of the 90 % interval.
-    exam: how it stood when its evidence was examined.
+    free: may another than the list's first come first, in company? exam: how it stood when its evidence was examined.
     """
 
     models: tuple[dict, ...]
@@ -67,6 +67,7 @@ class Fitted:
     error: float
     families: int
     names: tuple[str, ...]
+    free: bool = True
     exam: Standing | None = None
 
     @property
@@ -130,15 +131,21 @@ def fit(train: Table, *, seed: int = 0, gated: bool = True) -> Fitted:
     if train.facts or train.hints:
         models = _grow(base, target, weights, seed)
         order = held_out(train, base, target, weights, seed) if gated else order
-    gain = _gate(train, base, order) if gated else np.inf
-    return Fitted(models, gain, plain.error, len(folds), base.names)
+    gain, free = _gate(train, base, order) if gated else (np.inf, True)
+    return Fitted(models, gain, plain.error, len(folds), base.names, free)
 
 
-def _gate(train: Table, base: Base, order: np.ndarray) -> float:
-    """The gain in weighted tau over the list on families left out, of just what `answer` would say."""
+def _gate(train: Table, base: Base, order: np.ndarray) -> tuple[float, bool]:
+    """(gain in weighted tau over the list on families left out, of just what `answer` would say; is the first free?).
+
+    Another than the list's first comes first only if that lost no more on the families left out.
+    """
     plain = np.where(np.isfinite(train.scores), base.list, -np.inf)
-    gained = gains(train, settled(order, plain, company(train, train)), base.list)[:, 0]
-    return float(gained.mean()) if len(gained) else 0.0
+    gained = gains(train, settled(order, plain, company(train, train)), base.list)
+    free = len(gained) > 0 and gained[:, 1].mean() <= 0
+    if not free:
+        gained = gains(train, first_kept(order, plain), base.list)
+    return (float(gained[:, 0].mean()) if len(gained) else 0.0), bool(free)
 
 
 def company(train: Table, target: Table) -> np.ndarray:
@@ -217,7 +224,7 @@ def answer(fitted: Fitted, train: Table, target: Table) -> Prediction:
     order = base.list
     if fitted.open:
         plain = np.where(np.isneginf(target.scores), -np.inf, base.list)
-        order = settled(corrected(base, fitted.models), plain, company(train, target))
+        order = settled(corrected(base, fitted.models), plain, company(train, target) & fitted.free)
     order = _unseen_last(order, train)
     score = np.array([_in_order(o, s) for o, s in zip(order, expected_scores(train, target), strict=True)])
     shown = [i for i, known in zip(target.items, np.isfinite(target.scores).any(0), strict=True) if known]
