@@ -22,7 +22,7 @@ from metamed.records import Candidate, Setup, content_id
 
 SHIPPED = Path(__file__).parent.parent / "data" / "learner"
 NEAREST = 3  # datasets whose runs are shown as evidence
-VERSION = 11  # raised by hand when the recipe moves: what was learned by another one is fitted again
+VERSION = 12  # raised by hand when the recipe moves: what was learned by another one is fitted again
 SEEDS, FEWEST, ALIKE = 3, 5, 2
 
 
@@ -79,7 +79,7 @@ class Fitted:
     def basis(self) -> str:
         evidence = f"{self.families} families of datasets"
         if self.open:
-            by = "facts and XGBoost" if self.models else "how few ran each setup"
+            by = "facts and XGBoost" if self.models else "who ran each setup"
             return f"prior list corrected by {by} on {evidence}; {self.gain:+.3f} weighted tau inside"
         why = (
             "too few families"
@@ -120,7 +120,8 @@ def fit(train: Table, *, seed: int = 0, gated: bool = True) -> Fitted:
 
     As in stacking, the gate's trees do not see the family that they are tried on, but the bases of their training rows
     did: leaving it out there too would cost its square. gated: False leaves the gate open, which shows a leak sooner.
-    Where neither facts nor hints tell datasets apart, trees could only mistake noise for merit: there are none.
+    Where neither facts nor hints tell datasets apart, nor descriptors make setups alike, trees could only mistake noise
+    for merit: there are none.
     """
     folds, plain = train.family_folds(), list_only(train)
     if len(folds) < FEWEST:
@@ -128,7 +129,7 @@ def fit(train: Table, *, seed: int = 0, gated: bool = True) -> Fitted:
     base = crossfit(train)
     target, weights = outcome(train, base), family_weights(train.families, 0.5)
     models, order = (), base.order
-    if train.facts or train.hints:
+    if train.facts or train.hints or any(len(set(c)) < len(c) for c in train.descriptors.values()):
         models = _grow(base, target, weights, seed)
         order = held_out(train, base, target, weights, seed) if gated else order
     gain, free = _gate(train, base, order) if gated else (np.inf, True)
@@ -138,14 +139,18 @@ def fit(train: Table, *, seed: int = 0, gated: bool = True) -> Fitted:
 def _gate(train: Table, base: Base, order: np.ndarray) -> tuple[float, bool]:
     """(gain in weighted tau over the list on families left out, of just what `answer` would say; is the first free?).
 
-    Another than the list's first comes first only if that lost no more on the families left out.
+    Another than the list's first comes first only if that lost no more on the families left out. Where nothing tells
+    datasets apart, the gain has to exceed its standard error, which is taken off.
     """
     plain = np.where(np.isfinite(train.scores), base.list, -np.inf)
     gained = gains(train, settled(order, plain, company(train, train)), base.list)
     free = len(gained) > 0 and gained[:, 1].mean() <= 0
     if not free:
         gained = gains(train, first_kept(order, plain), base.list)
-    return (float(gained[:, 0].mean()) if len(gained) else 0.0), bool(free)
+    if len(gained) < 2:
+        return 0.0, bool(free)
+    doubt = 0.0 if train.facts or train.hints else gained[:, 0].std(ddof=1) / np.sqrt(len(gained))
+    return float(gained[:, 0].mean() - doubt), bool(free)
 
 
 def company(train: Table, target: Table) -> np.ndarray:
