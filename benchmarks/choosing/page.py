@@ -28,7 +28,7 @@ def listing(head: str, rows: Rows) -> str:
 
 def lines(path: Path, rows: Rows, title: str, sizes: tuple[str, ...] = ORDER) -> None:
     """Effects over the sizes of the target, a line a row, bars the 95 % intervals, as SVG."""
-    with _drawing(6.5, 3.4) as (figure, axes):
+    with _drawing(6.5, 3.6) as (figure, axes):
         for k, (name, effects) in enumerate(rows):
             there = [i for i, e in enumerate(effects) if e.ends]
             x = [i + 0.06 * (k - len(rows) / 2) for i in there]
@@ -41,7 +41,7 @@ def lines(path: Path, rows: Rows, title: str, sizes: tuple[str, ...] = ORDER) ->
         axes.set_xticks(range(len(sizes)), sizes)
         axes.set_xlabel("labelled images of the target")
         axes.set_ylabel(title)
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
         _save(figure, path)
 
 
