@@ -69,7 +69,8 @@ def test_two_tables_need_not_know_the_same_facts(capsys, tmp_path):
     facts = tmp_path / "facts"
     facts.mkdir()
     modalities = [f"d{d},{100 * (d + 1)},{'mri' if d % 2 else 'ct'}" for d in range(6)]
-    write(facts / "datasets.csv", "dataset,n_train,modality", [*modalities, *[f"d{d},{50 * d}," for d in range(10, 20)]])
+    unknown = [f"d{d},{50 * d}," for d in range(10, 20)]
+    write(facts / "datasets.csv", "dataset,n_train,modality", [*modalities, *unknown])
     for pair in ((old, new), (new, old)):
         found, _ = answer(capsys, "--train", pair[0], "--table", pair[1], "--facts", facts)
         assert rankers(found)["metamed"]["tau"] > 0.5
