@@ -25,6 +25,7 @@ from metamed.exams.scales import (
 from metamed.exams.tables import Table
 from metamed.metalearner import MetaLearner, answer, crossfit, fit, fit_predict, list_only, ungated
 from metamed.metalearner.correctors import base_of, corrections, gaussian_process, item_kernels, matched
+from metamed.metalearner.gate import gains
 from metamed.metalearner.levels import _two_way, expected_scores
 from metamed.metalearner.trees import contributions, evaluate, grow
 from metamed.records import Published, Run, Setup
@@ -444,7 +445,7 @@ def test_the_gate_counts_only_what_another_family_ran():
     better = np.where(np.isfinite(data.scores), data.scores, -1.0)  # a perfect order, of lonely items too
     shared, lonely = better[:, :8], better[:, 8:]
     scrambled = np.hstack([-shared, lonely])
-    assert (metalearner.gains(data, scrambled, better)[:, 0] < 0).all()
-    assert (metalearner.gains(data, np.hstack([shared, -lonely]), better) == 0).all()
+    assert (gains(data, scrambled, better)[:, 0] < 0).all()
+    assert (gains(data, np.hstack([shared, -lonely]), better) == 0).all()
     alone = data.columns(np.arange(data.scores.shape[1]) >= 8)
-    assert metalearner.gains(alone, -lonely, lonely).shape == (0, 2) and not fit(alone).open
+    assert gains(alone, -lonely, lonely).shape == (0, 2) and not fit(alone).open

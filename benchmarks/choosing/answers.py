@@ -195,8 +195,8 @@ def _counts(f: Findings) -> dict[str, object]:
 MADE = """Made by `python -m benchmarks.choosing`: every figure, and every sentence of "In short", follows from the
 runs; the explanations between the tables are ours. Figures are differences in AUC (macro, one against the rest) between
 runs on the same training and test images, averaged inside each family of targets; brackets are 95 % bootstrap intervals
-over families. "No difference shown" means that the interval holds zero: these families cannot tell, which is not the same
-as equal."""
+over families. "No difference shown" means that the interval holds zero: these families cannot tell, which is not the
+same as equal."""
 
 RUN = """{runs:,} runs on {targets} datasets ({medical} medical), {failed} failed; {probes:,} of them probes on frozen
 features, the others trained networks; {sources} sources; {hours:.1f} hours of one CPU core. Labelled images of the

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from metamed.errors import NotApplicable, ReadError
-from metamed.exams import Prediction, exam, judged, prior_list, regret, weighted_tau
+from metamed.exams import Prediction, exam, prior_list
 from metamed.exams.examples import is_own, table_keys, tables_from, vector_facts, vector_landmarks, vectors_of
 from metamed.exams.scales import common_scale, fact_distance, family_weights, normal_scores
 from metamed.exams.tables import Table
 from metamed.measures import PRIMARY
 from metamed.metalearner.correctors import KEEP, Base, base_of, matched
+from metamed.metalearner.gate import company, gate, settled
 from metamed.metalearner.levels import expected_scores, half_width, is_fraction
 from metamed.metalearner.trees import contributions, evaluate, grow, out_of_fold
 from metamed.records import Candidate, Setup, content_id
@@ -23,7 +24,7 @@ from metamed.records import Candidate, Setup, content_id
 SHIPPED = Path(__file__).parent.parent / "data" / "learner"
 NEAREST = 3  # datasets whose runs are shown as evidence
 VERSION = 12  # raised by hand when the recipe moves: what was learned by another one is fitted again
-SEEDS, FEWEST, ALIKE = 3, 5, 2
+SEEDS, FEWEST = 3, 5
 
 
 @dataclass(frozen=True)
@@ -132,53 +133,8 @@ def fit(train: Table, *, seed: int = 0, gated: bool = True) -> Fitted:
     if train.facts or train.hints or any(len(set(c)) < len(c) for c in train.descriptors.values()):
         models = _grow(base, target, weights, seed)
         order = held_out(train, base, target, weights, seed) if gated else order
-    gain, free = _gate(train, base, order) if gated else (np.inf, True)
+    gain, free = gate(train, base, order) if gated else (np.inf, True)
     return Fitted(models, gain, plain.error, len(folds), base.names, free)
-
-
-def _gate(train: Table, base: Base, order: np.ndarray) -> tuple[float, bool]:
-    """(gain in weighted tau over the list on families left out, of just what `answer` would say; is the first free?).
-
-    Another than the list's first comes first only if that lost no more on the families left out. Where nothing tells
-    datasets apart, the gain has to exceed its standard error, which is taken off.
-    """
-    plain = np.where(np.isfinite(train.scores), base.list, -np.inf)
-    gained = gains(train, settled(order, plain, company(train, train)), base.list)
-    free = len(gained) > 0 and gained[:, 1].mean() <= 0
-    if not free:
-        gained = gains(train, first_kept(order, plain), base.list)
-    if len(gained) < 2:
-        return 0.0, bool(free)
-    doubt = 0.0 if train.facts or train.hints else gained[:, 0].std(ddof=1) / np.sqrt(len(gained))
-    return float(gained[:, 0].mean() - doubt), bool(free)
-
-
-def company(train: Table, target: Table) -> np.ndarray:
-    """Do two other families at least share each target's domain, (k,)? Yes where domains tell nothing apart."""
-    known, asked = train.facts.get("modality"), target.facts.get("modality")
-    if known is None:
-        return np.ones(len(target.datasets), bool)
-    if asked is None:
-        return np.zeros(len(target.datasets), bool)
-    return np.array([
-        bool(domain) and len({f for f, d in zip(train.families, known, strict=True) if d == domain} - {own}) >= ALIKE
-        for domain, own in zip(asked, target.families, strict=True)
-    ])  # fmt: skip
-
-
-def settled(order: np.ndarray, plain: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """The order as it is said: the list's first item stays first but where `free`, (k,).
-
-    The order below the first place is learned better than the first place itself, and what makes another item the first
-    carries over only between datasets of one domain.
-    """
-    return np.where(free[:, None], order, first_kept(order, plain))
-
-
-def first_kept(order: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """The order with the first item of another, row by row, put in front of it."""
-    first = np.arange(order.shape[1]) == np.argmax(plain, axis=1)[:, None]
-    return np.where(first, np.nanmax(order, axis=1, keepdims=True) + 1, order)
 
 
 def held_out(train: Table, base: Base, target: np.ndarray, weights: np.ndarray, seed: int) -> np.ndarray:
@@ -191,28 +147,6 @@ def held_out(train: Table, base: Base, target: np.ndarray, weights: np.ndarray, 
         base.features[there], (target - base.anchor)[there], rows, folds, range(seed, seed + SEEDS)
     )
     return base.order + base.share * trees
-
-
-def gains(train: Table, order: np.ndarray, plain: np.ndarray) -> np.ndarray:
-    """Weighted tau and nreg@1 of an order minus those of another, means of each judged family, (families, 2).
-
-    Only items that another family ran count: where nobody else ran them, the list says nothing that could be beaten.
-    """
-    asked, found = judged(train), []
-    for fold in train.family_folds():
-        scores = np.where(np.isfinite(train.scores[~fold]).any(0), train.scores, np.nan)
-        rows = np.flatnonzero(fold & asked & (np.isfinite(scores).sum(1) > 1))
-        if len(rows):
-            apart = [_standing(scores[i], order[i]) - _standing(scores[i], plain[i]) for i in rows]
-            found.append(np.mean(apart, axis=0))
-    return np.array(found).reshape(-1, 2)
-
-
-def _standing(truth: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """(weighted tau, nreg@1) of an order of the items that were run."""
-    there = np.isfinite(truth)
-    truth, order = truth[there], order[there]
-    return np.array([weighted_tau(truth, order), regret(truth, order) / (np.ptp(truth) or 1.0)])
 
 
 # --- answering: numpy alone ---
