@@ -71,6 +71,9 @@ class Source:
         return content_id("source", asdict(self))
 
 
+TEST_SHARE = 0.2  # of a holdout, kept for testing
+
+
 @dataclass(frozen=True)
 class Task:
     """A dataset with a target, a training size, an estimation procedure and a measure.

@@ -9,9 +9,9 @@ import numpy as np
 from metamed.dataset import Dataset, Split
 from metamed.errors import NotApplicable, UnknownName
 from metamed.measures import PRIMARY, get_measure
-from metamed.records import Task
+from metamed.records import TEST_SHARE, Task
 
-TEST_SHARE = VALIDATION_SHARE = 0.2
+VALIDATION_SHARE = 0.2
 _MINIMUM = 10  # labelled samples, below which no holdout says anything
 
 

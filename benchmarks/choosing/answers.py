@@ -215,8 +215,8 @@ SCALING = """A linear probe divides features by their deviation. Where forty ima
 active in one of them gets a tiny deviation and grows loud on the test part. MobileNetV2's 1280 features need one
 deviation for all; the 128 features of a small CNN are better divided each by its own. Elsewhere on this page each
 network has the scaling that suits it, which was chosen after seeing test scores on these very targets (c = 0.01): the
-gains in this table are what was seen, not what was foretold. The last row is the conclusion that one would have drawn with the usual one, each
-feature by its own, for both."""
+gains in this table are what was seen, not what was foretold. The last row is the conclusion that one would have drawn
+with the usual one, each feature by its own, for both."""
 
 STARTS = """The small CNN (three layers, 128 features, 32 pixels) learned up to 600 images of one dataset and nothing
 else. Random weights learned nothing: what a source must beat."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from metamed.errors import NotApplicable
 from metamed.exams.tables import LABEL_KINDS, LOWER_IS_BETTER, Columns, Table, distinct, informative, number, size_facts
-from metamed.tasks import TEST_SHARE
+from metamed.records import TEST_SHARE
 
 LANDMARKS = {"auc": ("statistics_auc.mean", "linear_probe_auc.mean")}  # measure -> meta-features on its scale
 OWN, ALL = "metamed", "all runs"  # the study that own runs belong to; their table with what cannot be had again

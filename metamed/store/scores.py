@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from metamed.records import Setup
+from metamed.records import TEST_SHARE, Setup
 from metamed.store import evidence
 
-HELD_OUT = 0.2  # of a holdout, as metamed.tasks.TEST_SHARE
 _NAMES = ("study", "protocol", "dataset", "name", "target", "setup", "seed", "score", "seconds", "evidence", "size")
 
 
@@ -67,7 +66,7 @@ def _example(row: dict, measure: str, setups: Mapping, facts: Mapping, runnable:
     of, setup = facts.get(row["dataset"]), setups.get(row["setup"], Setup("unknown"))
     if of is not None:
         row |= {"dataset": of.digest, "name": of.name}
-        if (row["size"] or 0) >= (1 - HELD_OUT) * (of.n_samples or math.inf):
+        if (row["size"] or 0) >= (1 - TEST_SHARE) * (of.n_samples or math.inf):
             row |= {"protocol": row["protocol"].split(",")[0], "size": None}
     return row | {"family": of.family if of else row["name"], "method": setup.method, "recipe": setup.recipe,
                   "sources": setup.sources, "hyperparameters": setup.hyperparameters, "measure": measure,
