@@ -92,7 +92,8 @@ def examine(store) -> dict[str, Any]:
             return "not installed"
 
     packages = ("metamed", "numpy", "h5py", "torch", "torchvision", "scikit-learn", "xgboost", "openml", "pandas")
-    extras = {"medical": ("pydicom", "nibabel", "tifffile"), "timm": ("timm",), "onnx": ("onnx", "onnxscript"),
+    extras = {"medical": ("pydicom", "nibabel", "tifffile"), "pymfe": ("pymfe",),
+              "serve": ("starlette", "uvicorn", "python_multipart", "defusedxml"), "onnx": ("onnx", "onnxscript"),
               "dask": ("distributed",), "slurm": ("submitit",)}  # fmt: skip
     return {
         "python": sys.version.split()[0], **{name: of(name) for name in packages},
