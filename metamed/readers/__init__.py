@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,37 +16,11 @@ from metamed.readers.encodings import PARTS, Axes
 from metamed.readers.inspection import inspect
 from metamed.readers.layouts import Archive, Wanted, interpret
 from metamed.readers.lazy import LazyImages, finite
+from metamed.readers.registry import READERS, Reader, reader
 
 __all__ = ["READERS", "Reader", "inspect", "read", "reader"]
 
 _MOST_KEYS = 5000  # arrays looked at in a file
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A file format. suffixes: of the file itself, or of the files in a folder if `folder`."""
-
-    name: str
-    suffixes: tuple[str, ...]
-    function: Callable[[Path, Wanted], Dataset]
-    folder: bool = False
-
-    @property
-    def description(self) -> str:
-        return (self.function.__doc__ or "").strip()
-
-
-READERS: dict[str, Reader] = {}
-
-
-def reader(*suffixes: str, folder: bool = False):
-    """Register a function (path, Wanted) -> Dataset for files with these suffixes, or folders of such files."""
-
-    def register(function: Callable[[Path, Wanted], Dataset]) -> Callable[[Path, Wanted], Dataset]:
-        READERS[function.__name__] = Reader(function.__name__, suffixes, function, folder)
-        return function
-
-    return register
 
 
 def read(
@@ -78,21 +51,25 @@ def read(
 
 
 def _pick(path: Path) -> Reader:
-    if path.is_file():
-        for candidate in READERS.values():
-            if path.suffix.lower() in candidate.suffixes and not candidate.folder:
-                return candidate
-        known = ", ".join(s for r in READERS.values() if not r.folder for s in r.suffixes)
-        raise ReadError(f"{path.name}: unknown suffix '{path.suffix}'. Known: {known}, or a folder of images per class")
-    held = Counter(p.suffix.lower() for p in _files(path))
+    """The reader whose layout the path has (`Reader.fits`), else the one that takes its suffix, or most files in it."""
+    folder = path.is_dir()
+    held = Counter(p.suffix.lower() for p in (_files(path) if folder else [path]))
     if not held:
         raise ReadError(f"{path}: the folder is empty")
-    folders = [r for r in READERS.values() if r.folder]
-    best = max(folders, key=lambda r: sum(held[s] for s in r.suffixes))
-    if not any(held[s] for s in best.suffixes):
+    able = [r for r in READERS.values() if r.folder == folder and any(held[s] for s in r.suffixes)]
+    for candidate in able:
+        if candidate.fits is not None and candidate.fits(path):
+            return candidate
+    if general := [r for r in able if r.fits is None]:
+        return max(general, key=lambda r: sum(held[s] for s in r.suffixes))
+    if able:
+        layouts = " | ".join(f"{r.name}: {r.description.splitlines()[0]}" for r in able)
+        raise ReadError(f"{path.name}: no layout that is known here. {layouts}")
+    if folder:
         found = ", ".join(f"{n} {s or 'without suffix'}" for s, n in held.most_common(4))
         raise ReadError(f"{path}: no images (found: {found}). Expected a folder of images per class, or one file")
-    return best
+    known = ", ".join(dict.fromkeys(s for r in READERS.values() if not r.folder for s in r.suffixes))
+    raise ReadError(f"{path.name}: unknown suffix '{path.suffix}'. Known: {known}, or a folder of images per class")
 
 
 _NEEDS = {"mil": "bags", "segmentation": "masks", "similarity": "triplets", "classification": "one label an image"}
