@@ -7,11 +7,10 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from itertools import product
 
-from metamed import training
 from metamed.dataset import Dataset
 from metamed.errors import MetamedError
 from metamed.executors import spread, worker_died
-from metamed.jobs import Job, Result, is_probe, perform, setting_of
+from metamed.jobs import Job, Result, is_frozen, perform, setting_of, settings_of
 from metamed.methods import checked, get_method
 from metamed.records import Run, Setup, Source, Task
 from metamed.sources import features_key, find_weights
@@ -36,11 +35,10 @@ def make_job(
     find: gives a dataset by its name, for recipes that learn from a source's images too. sources: those that the setup
     names; the store's latest ones of these names if None.
     """
-    extra = {"image_size": training.SPACE["image_size"]} if is_probe(setup) else training.SPACE
-    setup = checked(setup, extra, training.DEFAULTS)
+    setup = checked(setup, *settings_of(setup))
     sources = tuple(store.source(name) for name in setup.sources) if sources is None else sources
     weights = tuple(find_weights(source, store, download=download) for source in sources)
-    keys = [features_key(s, setting_of(setup)["image_size"]) for s in sources] if is_probe(setup) else []
+    keys = [features_key(s, setting_of(setup)["image_size"]) for s in sources] if is_frozen(setup) else []
     known = {k: f for k in keys if (f := store.features(k, dataset.digest)) is not None}
     if setup.recipe and get_method(setup.recipe).partner:
         options["partner"] = _images_of(setup, sources, find)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from metamed.dataset import Dataset, Split
 from metamed.errors import NotApplicable, UnknownName
 from metamed.measures import PRIMARY, get_measure
 from metamed.records import TEST_SHARE, Task
+from metamed.splits import crossvalidation
 
 VALIDATION_SHARE = 0.2
 _MINIMUM = 10  # labelled samples, below which no holdout says anything
@@ -26,8 +28,10 @@ def make_task(
 ) -> Task:
     """The task of predicting `dataset`'s target.
 
-    procedure: "given", the dataset's own split (the default where it has one); "holdout", 20 % test, stratified,
-    groups never divided. size: labelled samples that may be used, training and validation together (None: all).
+    procedure: "given", the dataset's own split (the default where it has one); "holdout", 20 % test; "4-fold",
+    "5-fold", "10-fold": cross-validation. All stratified, groups never divided; without groups the 4 and the 10 folds
+    of seed 0 are those that OpenML servers make. size: labelled samples that may be used, training and validation
+    together (None: all).
     Raises NotApplicable without labels, with one class, or with fewer than 10 labelled samples.
     """
     _check_learnable(dataset)
@@ -35,9 +39,10 @@ def make_task(
     if procedure not in _PROCEDURES:
         raise UnknownName("procedure", procedure, _PROCEDURES)
     measure = get_measure(measure or PRIMARY[dataset.kind]).name
-    rest, test = _PROCEDURES[procedure](dataset, seed)
-    split = _training_part(dataset, rest, test, size, seed)
-    return Task(dataset.name, dataset.digest, dataset.kind, target or "target", size, procedure, measure, (split,))
+    own = procedure in ("given", "holdout")  # of other procedures the dataset's own validation part is none
+    parts = _PROCEDURES[procedure](dataset, seed)
+    folds = tuple(_training_part(dataset, rest, test, size, seed, own) for rest, test in parts)
+    return Task(dataset.name, dataset.digest, dataset.kind, target or "target", size, procedure, measure, folds)
 
 
 def _check_learnable(dataset: Dataset) -> None:
@@ -54,25 +59,49 @@ def _has_own_test(dataset: Dataset) -> bool:
     return dataset.split is not None and {0, 2} <= set(np.unique(dataset.split).tolist())
 
 
-def _holdout(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    return _divide(dataset, dataset.labelled, TEST_SHARE, seed)
+Parts = Iterable[tuple[np.ndarray, np.ndarray]]  # (rest, test) of each fold
 
 
-def _given(dataset: Dataset, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _holdout(dataset: Dataset, seed: int) -> Parts:
+    return [_divide(dataset, dataset.labelled, TEST_SHARE, seed)]
+
+
+def _given(dataset: Dataset, seed: int) -> Parts:
     if not _has_own_test(dataset):
         raise NotApplicable(f"{dataset.name} has no train/test split of its own. Use procedure 'holdout'")
     labelled = dataset.labelled
     part = dataset.split[labelled]
-    return labelled[part < 2], labelled[part == 2]
+    return [(labelled[part < 2], labelled[part == 2])]
 
 
-_PROCEDURES: dict[str, Callable] = {"holdout": _holdout, "given": _given}
+def _folds(dataset: Dataset, seed: int, *, k: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every sample is tested once. With groups, each fold takes its share of what the ones before have left."""
+    samples = dataset.labelled
+    if dataset.groups is None:
+        *_, tests = crossvalidation(_strata(dataset, samples), len(samples), k, seed + 1)  # a seed is a repeat
+        tests = [samples[rows] for rows in tests]
+    else:
+        tests, left = [], samples
+        if len(np.unique(dataset.groups[samples])) < k:
+            raise NotApplicable(f"{dataset.name}: its groups, which no split may divide, are fewer than {k} folds")
+        for n in range(k, 1, -1):
+            left, test = _divide(dataset, left, 1 / n, seed)
+            tests.append(test)
+        tests.append(left)
+    yield from ((np.setdiff1d(samples, test), test) for test in tests)
 
 
-def _training_part(dataset: Dataset, rest: np.ndarray, test: np.ndarray, size: int | None, seed: int) -> Split:
-    """Training and validation out of `rest`: the dataset's own validation part where it has one, else a holdout."""
-    own = dataset.split[rest] if dataset.split is not None else np.zeros(len(rest), int)
-    train, validation = rest[own == 0], rest[own == 1]
+_PROCEDURES: dict[str, Callable[[Dataset, int], Parts]] = {
+    "holdout": _holdout, "given": _given, **{f"{k}-fold": partial(_folds, k=k) for k in (4, 5, 10)},
+}  # fmt: skip
+
+
+def _training_part(
+    dataset: Dataset, rest: np.ndarray, test: np.ndarray, size: int | None, seed: int, own: bool
+) -> Split:
+    """Training and validation out of `rest`; own: take the dataset's own validation part, where it has one."""
+    part = dataset.split[rest] if own and dataset.split is not None else np.zeros(len(rest), int)
+    train, validation = rest[part == 0], rest[part == 1]
     if len(validation) == 0:
         train, validation = _divide(dataset, train, VALIDATION_SHARE, seed + 1)
     if size is not None:

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from metamed import training
 from metamed.dataset import Dataset
 from metamed.errors import MetamedError, NotApplicable
 from metamed.experiments import make_job, run_setup
-from metamed.jobs import is_probe
+from metamed.jobs import is_probe, settings_of
 from metamed.measures import get_measure
 from metamed.methods import Choice, Domain, Float, Int, get_method
 from metamed.recommend import recommend
@@ -44,7 +43,8 @@ class Branch:
             found |= {k: (f"{name}.{k}", d, flow.defaults[k]) for k, d in flow.space.items()
                       if not structural or isinstance(d, Float)}  # fmt: skip
         if not probe:
-            found |= {k: (k, d, training.DEFAULTS[k]) for k, d in training.SPACE.items()}
+            space, defaults = settings_of(self.start)
+            found |= {k: (k, d, defaults[k]) for k, d in space.items()}
         return {k: v for k, v in found.items() if k not in FIXED}
 
     @property

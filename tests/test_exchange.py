@@ -17,9 +17,9 @@ from metamed.exchange.entities import make_flow, settings_of, setup_from
 from metamed.exchange.outgoing import make_plan
 from metamed.exchange.retrieve import opaque
 from metamed.exchange.runs import measured_again, read_record, record_json, run_document, server_measures
-from metamed.exchange.splits import crossvalidation, folds
 from metamed.exchange.tables import MetaTable, folds_of, make_table, part_words, read_metatable, read_table
 from metamed.records import Run, Setup, Source, Task
+from metamed.splits import crossvalidation, folds
 from metamed.store import Store
 from metamed.store.evidence import DatasetFacts
 from metamed.store.labels import FILE, Labels, by_appearance, read_labels

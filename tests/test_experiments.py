@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import blobs
 
-from metamed import experiments
-from metamed.errors import MetamedError, UnknownName
+from metamed import experiments, training
+from metamed.errors import MetamedError, NotApplicable, UnknownName
 from metamed.experiments import Suite, make_job, perform, run_setup, run_suite
 from metamed.records import Setup, Source
 from metamed.sources import as_source, find_weights
@@ -58,7 +58,7 @@ def test_a_failure_is_a_run_too(classification_data, store, monkeypatch):
     def explode(*args, **kwargs):
         raise RuntimeError("CUDA out of memory. Tried to allocate\nmore")
 
-    monkeypatch.setattr(experiments.training, "fit", explode)
+    monkeypatch.setattr(training, "fit", explode)
     run = run_setup(Setup("small_cnn", QUICK), make_task(classification_data), classification_data, store)
     assert run.error == "RuntimeError: CUDA out of memory. Tried to allocate"
     assert store.get(run.id).error == run.error
@@ -209,3 +209,20 @@ def test_a_gpu_node_needs_little(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stdout.startswith("None"), done.stderr
+
+
+def test_a_run_of_several_folds_keeps_a_score_and_the_predictions_of_each(classification_data, store):
+    task = make_task(classification_data, procedure="5-fold")
+    run = run_setup(Setup("small_cnn", {"epochs": 1}), task, classification_data, store)
+    assert len(run.evaluations["auc"]) == len(run.evaluations["validation_auc"]) == 5
+    with np.load(store.artifact(run, "predictions.npz")) as kept:
+        assert sorted(kept["test_index"]) == sorted(s for fold in task.folds for s in fold.test)
+        assert len(kept["test"]) == len(kept["test_fold"]) and set(kept["test_fold"]) == set(range(5))
+    with pytest.raises(MetamedError, match="no one model"):
+        run_setup(Setup("small_cnn", {"epochs": 1}), task, classification_data, store, seed=1, keep_weights=True)
+
+
+def test_a_kind_without_a_way_is_refused(classification_data, store):
+    task = replace(make_task(classification_data), kind="astrology")
+    with pytest.raises(NotApplicable, match="nothing can be trained for astrology"):
+        run_setup(Setup("small_cnn"), task, classification_data, store)

@@ -15,7 +15,7 @@ FLOORS = """
 0  assessments
 0  dataset
 0  records
-1  methods measures readers executors robustness machine
+1  methods measures readers executors robustness machine splits
 2  tasks store trust training
 2  report metafeatures flows
 3  sources ensembles

@@ -32,7 +32,7 @@ from metamed.errors import MetamedError, MissingExtra
 from metamed.exchange import server as serving
 from metamed.exchange.server.app import _TOO_LARGE
 from metamed.exchange.server.refusals import SENTENCES
-from metamed.exchange.splits import folds
+from metamed.splits import folds
 from metamed.store import Store
 from metamed.store.served import Served
 

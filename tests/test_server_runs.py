@@ -10,7 +10,7 @@ from toy_server import FLOW, code, dataset, empty, filled, frame, openml, post, 
 
 from metamed.exchange.server.evaluations import MEASURES, evaluate
 from metamed.exchange.server.tables import Predictions
-from metamed.exchange.splits import folds, splits_arff
+from metamed.splits import folds, splits_arff
 from metamed.store.served import Served
 
 server, toy = pytest.fixture(empty), pytest.fixture(filled)

@@ -95,3 +95,23 @@ def test_given_needs_a_split_and_names_are_checked(classification_data):
         make_task(classification_data, procedure="holdot")
     with pytest.raises(UnknownName, match="measure"):
         make_task(replace(classification_data), measure="acc")
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 1000), st.sampled_from([4, 5, 10]), st.booleans())
+def test_every_sample_is_tested_in_one_fold_and_no_group_is_divided(seed, k, grouped):
+    groups = np.repeat(np.arange(20), np.random.default_rng(seed).integers(1, 5, 20))
+    data = dataset(groups % 2, groups if grouped else None)
+    task = make_task(data, procedure=f"{k}-fold", seed=seed)
+    assert len(task.folds) == k
+    assert sorted(s for fold in task.folds for s in fold.test) == list(range(len(groups)))
+    for fold in task.folds:
+        every = [*fold.train, *fold.validation, *fold.test]
+        assert sorted(every) == list(range(len(groups)))
+        owners = [set(groups[list(p)].tolist()) for p in (fold.train, fold.validation, fold.test)]
+        assert not grouped or not (owners[0] & owners[1] or owners[0] & owners[2] or owners[1] & owners[2])
+
+
+def test_fewer_groups_than_folds_are_refused():
+    with pytest.raises(NotApplicable, match="fewer than 5 folds"):
+        make_task(dataset(np.arange(40) % 2, np.arange(40) % 4), procedure="5-fold")

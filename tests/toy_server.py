@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from metamed.exchange import server as serving
-from metamed.exchange.splits import folds
+from metamed.splits import folds
 from metamed.store import Store
 
 openml = pytest.importorskip("openml")

@@ -10,9 +10,9 @@ from metamed.exchange.client import Document, Server
 from metamed.exchange.entities import Flow, settings_of
 from metamed.exchange.outgoing import Parcel
 from metamed.exchange.runs import KEY_TAG, measured_again, server_measures
-from metamed.exchange.splits import PROCEDURES
 from metamed.exchange.tables import Publishable, Table
 from metamed.records import Run
+from metamed.splits import PROCEDURES
 
 TOLERANCE = 0.01  # between scores of the same predictions: ties differ by class, and servers weigh classes by size
 ROUNDING = 0.05  # between a run's scores and those of its stored probabilities, which have three digits and so ties

@@ -109,13 +109,12 @@ def _described() -> dict[str, Method]:
 
 def signature(setup: Setup) -> tuple[dict[str, Domain], dict[str, Scalar]]:
     """All parameters of a setup's method, recipe and training: what each may be, and its default."""
-    from metamed import training
-    from metamed.jobs import is_probe
+    from metamed import jobs
 
-    added = ["image_size"] if is_probe(setup) else list(training.SPACE)
     methods = _methods(setup)
-    space = {k: d for m in methods for k, d in m.space.items()} | {k: training.SPACE[k] for k in added}
-    return space, {k: v for m in methods for k, v in m.defaults.items()} | {k: training.DEFAULTS[k] for k in added}
+    space, defaults = jobs.settings_of(setup, methods[0].kind)
+    return ({k: d for m in methods for k, d in m.space.items()} | space,
+            {k: v for m in methods for k, v in m.defaults.items()} | defaults)  # fmt: skip
 
 
 def settings_of(setup: Setup) -> dict[str, str]:

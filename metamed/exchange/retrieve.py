@@ -15,10 +15,10 @@ from metamed.exchange.checking import as_list
 from metamed.exchange.client import Document, Refusal, Server, find_server
 from metamed.exchange.entities import CLASSIFICATION, setup_from
 from metamed.exchange.runs import RECORD, measured_again, read_record
-from metamed.exchange.splits import PROCEDURES
 from metamed.exchange.tables import DATASET_TAG, TAG, read_metatable, read_table
 from metamed.measures import MEASURES, PRIMARY
 from metamed.records import Run, Setup, Source, Task, content_id
+from metamed.splits import PROCEDURES
 from metamed.store import Store
 from metamed.store.evidence import DatasetFacts
 from metamed.store.limits import FLOW_NAME, SETTING, dataset_name, latin, legal_name, setup_string

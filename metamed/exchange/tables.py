@@ -18,8 +18,8 @@ import numpy as np
 
 from metamed.dataset import KINDS, Card, Split, spread
 from metamed.errors import NotApplicable, ReadError
-from metamed.exchange.splits import PROCEDURES, crossvalidation, rows_for_test
 from metamed.records import Task, content_id
+from metamed.splits import PROCEDURES, crossvalidation, rows_for_test
 from metamed.store.evidence import DatasetFacts
 from metamed.store.labels import Labels, by_appearance
 from metamed.store.limits import DESCRIPTION, LICENCE, dataset_name, latin

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from torch import nn
 from metamed.errors import MetamedError
 from metamed.methods import Choice, Float, Int, Partner, Plan, WarmUp, parameters
 from metamed.training.images import augmented, load_images, pixel_statistics
+from metamed.training.loop import batches, descend, learn, optimiser_of, release, set_training
 from metamed.training.precision import autocast, choose_precision, pick_device
 from metamed.training.soup import averaged, soup
 from metamed.training.weights import (
@@ -31,7 +32,7 @@ from metamed.training.weights import (
 
 __all__ = [
     "DEFAULTS", "LOSSES", "PREPROCESSING", "SPACE", "VERSION", "Fitted", "Model", "averaged", "choose_precision", "fit",
-    "load_encoder", "load_images", "logits_of", "pad_as_tensorflow", "pick_device", "pixel_statistics",
+    "learn", "load_encoder", "load_images", "logits_of", "pad_as_tensorflow", "pick_device", "pixel_statistics",
     "preprocessing_of", "probabilities", "read_weights", "seed_everything", "sha256", "soup", "weights_bytes",
 ]  # fmt: skip
 
@@ -70,38 +71,6 @@ class Fitted:
     precision: str
 
 
-def _set_training(model: nn.Module) -> None:
-    """Training mode, except for frozen modules: their batch statistics must stay as the source left them."""
-    for module in model.modules():
-        own = list(module.parameters())
-        module.training = not own or any(p.requires_grad for p in own)
-
-
-def _release(plan: Plan, epoch: float) -> None:
-    """Let every group learn whose first epoch has come, and freeze the rest."""
-    plan.module.requires_grad_(False)
-    for parameters_, _, first in plan.groups:
-        for parameter in parameters_:
-            parameter.requires_grad_(first <= epoch)
-
-
-def _optimiser(groups: tuple, setting: dict) -> torch.optim.Optimizer:
-    options = [{"params": list(p), "lr": setting["learning_rate"] * factor} for p, factor, _ in groups]
-    return torch.optim.AdamW(options, weight_decay=setting["weight_decay"])
-
-
-def _learning_rate(step: int, steps: int, warm: int) -> float:
-    """One linear warm-up, then cosine decay to zero; as a factor."""
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + np.cos(np.pi * (step - warm) / max(steps - warm, 1)))
-
-
-def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[np.ndarray]:
-    """Random batches of nearly equal size: never a last one of a single image, which batch statistics cannot take."""
-    return iter(np.array_split(torch.randperm(n, generator=generator).numpy(), max(1, round(n / size))))
-
-
 def seed_everything(seed: int) -> torch.Generator:
     random.seed(seed)
     np.random.seed(seed)
@@ -129,53 +98,38 @@ def fit(
 
     setting: values for every name of `SPACE`. normalise: (mean, sd); from x if None. progress(epoch, epochs, loss).
     unlabelled: images like x for the plan's warm-up (x if None). partner: images and targets of the plan's partner.
-    Stops early after half of the epochs (at least 5) without improvement, counted from when all groups learn.
-    Raises FloatingPointError if the loss diverges.
+    Stops early, and raises FloatingPointError, as `loop.learn` does.
     """
     on, generator = pick_device(device), seed_everything(seed)
     model = Model(plan.module, *(normalise or pixel_statistics(x))).to(on, memory_format=torch.channels_last)
     side = None if plan.partner is None else _Beside(plan.partner, partner, model, setting["augment"])
     plan = plan if side is None else replace(plan, groups=(*plan.groups, (side.own, 1.0, 0)))
-    _release(plan, math.inf)
-    optimiser, images, targets = _optimiser(plan.groups, setting), _on(x, on), _on(y, on)
-    _set_training(model)
+    images, targets = _on(x, on), _on(y, on)
+    release(plan, math.inf)
+    set_training(model)
     if precision == "auto":
         precision = choose_precision(model, images[: setting["batch_size"]], on)
     if plan.warm_up:
         _warm_up(plan.warm_up, model, _on(x if unlabelled is None else unlabelled, on), setting, precision, generator)
-    epochs, per_epoch = setting["epochs"], max(1, round(len(x) / setting["batch_size"]))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: _learning_rate(step, epochs * per_epoch, max(1, per_epoch * epochs // 10))
-    )
-    losses, best, patience, last = [], None, max(5, epochs // 2), max(first for _, _, first in plan.groups)
-    for epoch in range(epochs):
-        _release(plan, epoch)
-        _set_training(model)
-        for batch in _batches(len(x), setting["batch_size"], generator):
-            with autocast(on, precision):
-                logits = model(augmented(images[batch], setting["augment"], generator))
-                beside = 0.0 if side is None else side.loss(len(batch), generator)
-            _descend(optimiser, LOSSES[loss](logits.float(), targets[batch]) + beside)
-            schedule.step()
-        losses.append(_loss_of(model, *validation, loss))
-        if progress:
-            progress(epoch + 1, epochs, losses[-1])
-        if losses[-1] == min(losses):
-            best = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        if epoch - max(int(np.argmin(losses)), last) >= patience:
-            break
-    model.load_state_dict(best)
-    return Fitted(model.eval(), tuple(losses), precision)
+
+    def batch_loss(batch: np.ndarray, generator: torch.Generator) -> torch.Tensor:
+        logits = model(augmented(images[batch], setting["augment"], generator))
+        beside = 0.0 if side is None else side.loss(len(batch), generator)
+        return LOSSES[loss](logits.float(), targets[batch]) + beside
+
+    def validation_loss() -> float:
+        x, y = validation
+        return float(LOSSES[loss](torch.from_numpy(logits_of(model, x)), torch.from_numpy(y)))
+
+    losses = learn(
+        model, plan, setting, len(x), batch_loss, validation_loss,
+        generator=generator, device=on, precision=precision, progress=progress,
+    )  # fmt: skip
+    return Fitted(model, losses, precision)
 
 
 def _on(values: np.ndarray, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(values).to(device)
-
-
-def _descend(optimiser: torch.optim.Optimizer, value: torch.Tensor) -> None:
-    optimiser.zero_grad(set_to_none=True)
-    value.backward()
-    optimiser.step()
 
 
 def _warm_up(
@@ -184,13 +138,13 @@ def _warm_up(
     """Pass unlabelled images through the objective; where it has a loss, all of its parameters lower it."""
     objective = warm_up.objective.to(images.device, memory_format=torch.channels_last)
     objective.requires_grad_(True).train()
-    optimiser = _optimiser(((objective.parameters(), warm_up.factor, 0),), setting)
+    optimiser = optimiser_of(((objective.parameters(), warm_up.factor, 0),), setting)
     for _ in range(warm_up.epochs):
-        for batch in _batches(len(images), setting["batch_size"], generator):
+        for batch in batches(len(images), setting["batch_size"], generator):
             with autocast(images.device, precision):
                 value = objective(model.scaled(images[batch]))
             if value is not None:
-                _descend(optimiser, value)
+                descend(optimiser, value)
 
 
 class _Beside:
@@ -215,13 +169,6 @@ class _Beside:
         batch = torch.randint(len(self.images), (n,), generator=generator).to(self.images.device)
         logits = self.model(augmented(self.images[batch], self.augment, generator))
         return self.weight * LOSSES[self.kind](logits.float(), self.targets[batch])
-
-
-def _loss_of(model: Model, x: np.ndarray, y: np.ndarray, loss: str) -> float:
-    value = float(LOSSES[loss](torch.from_numpy(logits_of(model, x)), torch.from_numpy(y)))
-    if not np.isfinite(value):
-        raise FloatingPointError("training diverged: the validation loss is not finite. Lower the learning rate")
-    return value
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import numpy as np
 
 from metamed.exchange.server.refusals import Refused
 from metamed.exchange.server.tables import column
-from metamed.exchange.splits import KNOWN, folds
+from metamed.splits import KNOWN, folds
 from metamed.store.served import Entity, Served
 
 TASK_TYPES = {1: "Supervised Classification", 2: "Supervised Regression", 3: "Learning Curve",

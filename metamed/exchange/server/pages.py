@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from metamed.exchange.server.lookups import TASK_TYPES, full_name
-from metamed.exchange.splits import KNOWN
+from metamed.splits import KNOWN
 from metamed.store.served import Entity, Served
 
 _MENU = (("Datasets", "/d"), ("Tasks", "/t"), ("Flows", "/f"), ("Runs", "/r"), ("Studies", "/s"))

@@ -10,8 +10,8 @@ from metamed.exchange.server.datasets import owned
 from metamed.exchange.server.evaluations import MEASURES
 from metamed.exchange.server.lookups import TASK_TYPES, entity, task_classes
 from metamed.exchange.server.refusals import Refused
-from metamed.exchange.splits import KNOWN, Procedure, splits_arff
 from metamed.records import content_id
+from metamed.splits import KNOWN, Procedure, splits_arff
 from metamed.store.served import Entity, Served
 
 _ROWS = 50_000_000  # of a split file, beyond which a task is refused
