@@ -41,7 +41,8 @@ def _folder(path):
 
 
 WRITERS = {"hdf5": _h5, "npz": _npz, "images": _folder}
-ELSEWHERE: dict[str, str] = {}  # readers of other things than labelled images: the test file with their round trip
+# readers of other things than labelled images: the test file with their round trip
+ELSEWHERE = dict.fromkeys(["slides", "torchmil", "bag_table"], "test_readers_bags.py")
 
 
 def test_every_reader_is_read_back():

@@ -11,6 +11,7 @@ import numpy as np
 
 from metamed.dataset import KINDS, UNLABELLED, ArrayImages, Card, Dataset
 from metamed.errors import NotApplicable, ReadError, UnknownName
+from metamed.readers import bag_table, slides  # noqa: F401  imported to be registered
 from metamed.readers.chunks import read_rows
 from metamed.readers.encodings import PARTS, Axes
 from metamed.readers.inspection import inspect

@@ -88,6 +88,7 @@ class _Layout:
     used: set[str] = field(default_factory=set)
     bases: dict[str, dict[int | None, str]] = field(default_factory=dict)
     folder: str = ""  # of the images: companions in the same folder are meant before others
+    kept: np.ndarray | None = None  # places of the bags that have instances, among those that the labels are given for
 
     def __post_init__(self):
         for key in self.archive.arrays:
@@ -214,8 +215,8 @@ def _refuse_known(layout: _Layout) -> None:
     if "kspace" in keys:
         raise layout.error("holds raw MRI k-space (fastMRI). Reconstruct it into 'images' with 'labels' first")
     if "coords" in keys and keys & {"features", "imgs", "img"} and not keys & {*ROLES["bags"], *ROLES["labels"]}:
-        raise layout.error("holds one slide's patches (CLAM, TRIDENT), one bag. Join the slides into one file with "
-                           "'features', 'bag_ids' and 'bag_labels'")  # fmt: skip
+        raise layout.error("holds one slide's patches (CLAM, TRIDENT), one bag. Give the folder of the slides, with a "
+                           "table (CSV) of slide_id and label in it")  # fmt: skip
     if len(keys) > 50 and all(a.shape in ((), (1,)) or a.dtype.kind in "OSV" for a in layout.archive.arrays.values()):
         raise layout.error("holds encoded image files, one a key (ISIC 2024), and no labels. Decode them into "
                            "one array 'images' with 'labels' beside it")  # fmt: skip
@@ -303,8 +304,8 @@ def _mil(layout: _Layout, at: dict, keys: dict, images: Images, card: Card) -> d
         key, n_bags = " + ".join(given.values()), int(bags.max()) + 1
         if len(labels) == len(images) != n_bags:
             labels = _one_per_bag(layout, labels, key, bags, "bag labels")
-        elif kept is not None:
-            labels = labels[kept] if len(labels) > kept.max() else labels
+        elif kept is not None and len(labels) > kept.max():
+            labels, layout.kept = labels[kept], kept if len(labels) > n_bags else None
         facts |= _classification(layout, labels, key, n_bags, card)
     if (instance := layout.find("instance labels")) is not None:
         facts["instance_target"] = encode_labels(layout.values(instance), (), layout.where(instance[None]))[0]
@@ -342,6 +343,8 @@ def _companions(layout: _Layout, at: dict, n: int, bags: np.ndarray | None, n_im
         values, key = layout.values(keys, like=at), " + ".join(keys.values())
         if bags is not None and len(values) == n_images != n:
             return _one_per_bag(layout, values, key, bags, what)
+        if layout.kept is not None and len(values) > layout.kept.max():
+            return values[layout.kept]
         if len(values) != n:
             raise layout.error(f"'{key}' has {len(values)} entries, expected {n}")
         return values
