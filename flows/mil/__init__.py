@@ -11,7 +11,7 @@ What a build function returns is one of two things.
 Scores of instances are how much each one of a bag speaks for a finding (any class but 0), in a unit of the variant's own:
 the higher the more, zero means nothing in particular. They are what the variant itself says where it says something of
 instances (its instance classifier, its attention before the softmax), else what it says of a bag that holds this
-instance alone. `metamed.training.mil.instance_scores(answer, bag)` gives them for whatever was trained, and a run keeps
-those of its test bags in the artifact `instances.npz`: `test`, float16, one for each instance of the dataset in its
-order, NaN where the instance's bag was in no test part (see `metamed/jobs/mil.py`).
+instance alone. `metamed.training.mil.instance_scores(answer, bag) -> float32 (instances,)` gives them for whatever was trained. A run
+keeps those of its test bags beside its predictions, in `predictions.npz`: `instance`, the place of each in the dataset's
+images, and `instance_score`, float16, fold after fold.
 """
