@@ -43,6 +43,7 @@ def _folder(path):
 WRITERS = {"hdf5": _h5, "npz": _npz, "images": _folder}
 # readers of other things than labelled images: the test file with their round trip
 ELSEWHERE = dict.fromkeys(["slides", "torchmil", "bag_table"], "test_readers_bags.py")
+ELSEWHERE |= dict.fromkeys(["decathlon", "nnunet", "dataset_json", "image_masks", "nifti"], "test_cases.py")
 
 
 def test_every_reader_is_read_back():

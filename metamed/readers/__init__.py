@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from metamed.dataset import KINDS, UNLABELLED, ArrayImages, Card, Dataset
+from metamed.dataset import KINDS, ArrayImages, Dataset
 from metamed.errors import NotApplicable, ReadError, UnknownName
-from metamed.readers import bag_table, slides  # noqa: F401  imported to be registered
+from metamed.readers import bag_table, cases, pictures, slides  # noqa: F401  imported to be registered
 from metamed.readers.chunks import read_rows
-from metamed.readers.encodings import PARTS, Axes
+from metamed.readers.encodings import Axes
 from metamed.readers.inspection import inspect
 from metamed.readers.layouts import Archive, Wanted, interpret
 from metamed.readers.lazy import LazyImages, finite
+from metamed.readers.pictures import files_in
 from metamed.readers.registry import READERS, Reader, reader
 
 __all__ = ["READERS", "Reader", "inspect", "read", "reader"]
@@ -54,7 +55,7 @@ def read(
 def _pick(path: Path) -> Reader:
     """The reader whose layout the path has (`Reader.fits`), else the one that takes its suffix, or most files in it."""
     folder = path.is_dir()
-    held = Counter(p.suffix.lower() for p in (_files(path) if folder else [path]))
+    held = Counter(p.suffix.lower() for p in (files_in(path) if folder else [path]))
     if not held:
         raise ReadError(f"{path}: the folder is empty")
     able = [r for r in READERS.values() if r.folder == folder and any(held[s] for s in r.suffixes)]
@@ -80,6 +81,9 @@ def _as_kind(dataset: Dataset, kind: str | None) -> Dataset:
     """The dataset without what would make it another kind; an error where it cannot be of that kind."""
     if kind == "similarity" and dataset.triplets is not None:
         dataset = replace(dataset, target=None, masks=None, bags=None)
+    if kind == "segmentation" and dataset.kind == "classification" and len(dataset.images.shape) > 2:
+        note = "no masks yet: images alone are described"
+        return replace(dataset, target=None, assumptions=(*dataset.assumptions, note))
     if kind is not None and dataset.kind != kind:
         raise ReadError(f"{dataset.name}: read as {dataset.kind}; {kind} needs {_NEEDS[kind]}")
     return dataset
@@ -92,7 +96,17 @@ def _checked(dataset: Dataset, path: Path) -> Dataset:
             k = int(present[0])
             name = dataset.card.classes[k] if dataset.card.classes else k
             raise NotApplicable(f"{path.name}: every label is '{name}'; at least two classes are needed")
+    if dataset.masks is not None:
+        _find_foreground(dataset)
     return dataset
+
+
+def _find_foreground(dataset: Dataset) -> None:
+    """Raises NotApplicable where no mask has any foreground; reads no further than to the first that has."""
+    masks = dataset.masks
+    blocks = (b for _, b in masks.chunks()) if hasattr(masks, "chunks") else masks
+    if not any(np.any(block > 0) for block in blocks):
+        raise NotApplicable(f"{dataset.name}: all {len(masks)} masks are empty; nothing is to be segmented")
 
 
 class H5Images(LazyImages):
@@ -206,115 +220,3 @@ def npz(path: Path, wanted: Wanted) -> Dataset:
         return ArrayImages(finite(blocks[0] if len(blocks) == 1 else np.concatenate(blocks), 0, path.name))
 
     return interpret(Archive(path, arrays, {}, open_images), wanted)
-
-
-class FileImages(LazyImages):
-    """Image files, one an image, decoded and brought to one size, channel count and depth."""
-
-    def __init__(self, paths: list[Path], shape: tuple[int, ...], dtype: np.dtype, sizes: np.ndarray):
-        super().__init__(shape, dtype)
-        self.paths, self.sizes = paths, sizes
-
-    def _read(self, start: int, stop: int) -> np.ndarray:
-        block = np.stack([self._decode(path) for path in self.paths[start:stop]])
-        return finite(block, start, str(self.paths[start].parent))
-
-    def _decode(self, path: Path) -> np.ndarray:
-        from PIL import Image
-
-        channels, height, width = self.shape[1:]
-        with _image(path) as image:
-            if self.dtype != np.uint8:
-                deep = Image.fromarray(_deep(image)).resize((width, height), Image.Resampling.BILINEAR)
-                pixels = np.asarray(deep, np.float32)
-                return (pixels if self.dtype.kind == "f" else pixels.round()).astype(self.dtype)[None]
-            image = image.convert("RGB" if channels == 3 else "L")
-            if image.size != (width, height):
-                image = image.resize((width, height), Image.Resampling.BILINEAR)
-            return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
-
-
-def _deep(image) -> np.ndarray:
-    """Grey levels of a 16-bit or float image as float32; 8-bit ones are stretched to 16 bits."""
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        return np.asarray(image, np.float32)
-    return np.asarray(image.convert("L"), np.float32) * 257
-
-
-@contextmanager
-def _image(path: Path):
-    """The image in a file, not decoded yet; whatever is wrong with it names the file."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            yield image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ReadError(f"{path}: not a readable image ({str(error)[:100]}). Remove or replace it") from error
-
-
-def _files(folder: Path) -> list[Path]:
-    """All visible files below a folder, in the same order on every system."""
-    found = [p for p in folder.rglob("*") if p.is_file()]
-    parts = {p: p.relative_to(folder).parts for p in found}
-    return sorted((p for p in found if not any(w.startswith((".", "__")) for w in parts[p])), key=parts.get)
-
-
-@reader(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", folder=True)
-def images(path: Path, wanted: Wanted) -> Dataset:
-    """Folder of images, one folder a class: class/*.png, or train/class/*.png, val/…, test/…."""
-    if wanted.any_key:
-        raise ReadError(f"{path}: a folder of images has no keys. Leave out --images, --labels and --group")
-    path = path.absolute()
-    files = [p for p in _files(path) if p.suffix.lower() in READERS["images"].suffixes]
-    if len(files) < 2:
-        raise ReadError(f"{path}: holds {len(files)} image; at least 2 are needed")
-    places = [p.relative_to(path).parts[:-1] for p in files]
-    split = None
-    if all(place and place[0].lower() in PARTS for place in places):
-        split = np.array([PARTS[place[0].lower()] for place in places], np.int8)
-        places = [place[1:] for place in places]
-    target, classes, notes = _classes_of(path, places)
-    stack, more = _open_files(files)
-    return Dataset(path.name, stack, target, split, card=Card(classes=classes), assumptions=(*notes, *more))
-
-
-def _classes_of(path: Path, places: list[tuple[str, ...]]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
-    """(target, class names, notes): the first folder of each file is its class."""
-    classes = tuple(sorted({place[0] for place in places if place}))
-    if {c.lower() for c in classes} & {"masks", "mask", "labels", "labelstr", "annotations", "groundtruth"}:
-        raise ReadError(f"{path}: folders {', '.join(classes)} look like images with masks. Put both into one HDF5 "
-                        "file with 'images' and 'masks'")  # fmt: skip
-    if not classes:
-        return None, (), ["no class folders: images without labels"]
-    index = {name: k for k, name in enumerate(classes)}
-    target = np.array([index[place[0]] if place else UNLABELLED for place in places], np.int64)
-    return target, classes, ["classes from the names of the folders; no patients known"]
-
-
-def _open_files(files: list[Path]) -> tuple[FileImages, list[str]]:
-    """(images of the median size, notes), from the headers of all files."""
-    sizes, modes = np.empty((len(files), 2), np.int64), Counter()
-    for row, path in enumerate(files):
-        with _image(path) as image:
-            sizes[row] = image.size[::-1]
-            modes[image.mode] += 1
-    height, width = (int(v) for v in np.median(sizes, axis=0).round())
-    deep = {m for m in modes if m.startswith("I") or m == "F"}
-    grey = set(modes) <= {"1", "L", "LA", "La"} | deep
-    if deep and not grey:
-        raise ReadError(f"{files[0].parent}: 16-bit grey and colour images mixed ({_modes(modes)}). Convert them alike")
-    dtype = np.uint8 if not grey or not deep else np.float32 if modes.keys() & {"F", "I"} else np.uint16
-    notes = []
-    if len(np.unique(sizes, axis=0)) > 1:
-        low, high = sizes.min(axis=0), sizes.max(axis=0)
-        notes.append(f"images of {low[0]}x{low[1]} to {high[0]}x{high[1]} resized to the median {height}x{width}")
-    if len(modes) > 1 or modes.keys() - {"L", "RGB", "I;16"}:
-        colours = "grey" if grey else "RGB"
-        notes.append(f"{_modes(modes)} images read as {colours} {np.dtype(dtype)}, transparency dropped")
-    native = sizes if len(np.unique(sizes, axis=0)) > 1 else None
-    return FileImages(files, (len(files), 1 if grey else 3, height, width), np.dtype(dtype), native), notes
-
-
-def _modes(modes: Counter) -> str:
-    return ", ".join(f"{n} {mode}" for mode, n in modes.most_common())
