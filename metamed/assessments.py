@@ -99,6 +99,26 @@ class Rankings(_Answers):
     slot: np.ndarray | None = None
 
 
+def joined(first: _Answers, second: _Answers) -> _Answers:
+    """The answers of two records of one type, one after the other. A column that only one has is unknown in the other.
+
+    Annotators become text where one record names them and the other numbers them.
+    """
+    unknown = {"side": -1, "gold": -1 if isinstance(first, Triplets) else np.nan, "slot": False, "condition": ""}
+    columns = {}
+    for f in fields(first):
+        parts = [getattr(first, f.name), getattr(second, f.name)]
+        if all(part is None for part in parts):
+            continue
+        given = next(np.asarray(part) for part in parts if part is not None)
+        parts = [np.asarray(part) if part is not None else np.full(len(record), unknown.get(f.name, np.nan))
+                 for part, record in zip(parts, (first, second), strict=True)]  # fmt: skip
+        if given.dtype.kind in "OU":
+            parts = [part.astype(str) for part in parts]
+        columns[f.name] = np.concatenate(parts)
+    return type(first)(**columns)
+
+
 # -- what cannot be right ----------------------------------------------------------------------------------------------
 
 
@@ -107,8 +127,8 @@ def checked(triplets: Triplets, n_images: int) -> tuple[Triplets, dict[str, int]
 
     Dropped: "unknown image" (an index outside 0 to n_images - 1), "same candidates" (closer and farther are one image).
     Kept, with their gold set: "attention check" (a candidate is the anchor itself). Kept, because repeats are data:
-    "repeated" (the same annotator gave the same answer again), "contradictory" (he answered the same question both
-    ways; each such question counts once). Said: "single answer" (annotators with one answer).
+    "repeated" (the same annotator, not slot, gave the same answer again), "contradictory" (he answered the same
+    question both ways; each such question counts once). Said: "single answer" (annotators with one answer).
     """
     columns = np.stack([np.asarray(c, np.int64) for c in (triplets.anchor, triplets.closer, triplets.farther)])
     unknown = ((columns < 0) | (columns >= n_images)).any(axis=0)
@@ -124,12 +144,13 @@ def checked(triplets: Triplets, n_images: int) -> tuple[Triplets, dict[str, int]
 
 def _repeats(triplets: Triplets) -> dict[str, int]:
     """How often an annotator met a question again: same answer, other answer; and annotators who answered once."""
+    triplets = triplets.take(triplets.persistent)
     who = np.unique(np.asarray(triplets.annotator).astype(str), return_inverse=True)[1]
     low, high = np.minimum(triplets.closer, triplets.farther), np.maximum(triplets.closer, triplets.farther)
     asked = np.stack([who, triplets.anchor, low, high], axis=1).astype(np.int64)
     answers = np.unique(np.column_stack([asked, triplets.closer == low]), axis=0)
     questions = len(np.unique(asked, axis=0))
-    single = int((np.bincount(who[triplets.persistent]) == 1).sum()) if len(who) else 0
+    single = int((np.bincount(who) == 1).sum()) if len(who) else 0
     return {"repeated": len(asked) - len(answers), "contradictory": len(answers) - questions, "single answer": single}
 
 
@@ -144,12 +165,12 @@ def checked_ratings(ratings: Ratings, n_images: int) -> tuple[Ratings, dict[str,
     unknown = (image < 0) | (image >= n_images)
     missing = ~unknown & ~np.isfinite(score)
     kept = ratings.take(~unknown & ~missing)
-    names = [np.asarray(c).astype(str) for c in (kept.annotator, kept.attribute)]
-    who, what = (np.unique(c, return_inverse=True)[1] for c in names)
-    asked = np.stack([who, what, kept.image], axis=1)
-    answers = np.unique(np.column_stack([asked, np.unique(kept.score, return_inverse=True)[1]]), axis=0)
+    own = kept.take(kept.persistent)
+    who, what = (np.unique(np.asarray(c).astype(str), return_inverse=True)[1] for c in (own.annotator, own.attribute))
+    asked = np.stack([who, what, own.image], axis=1)
+    answers = np.unique(np.column_stack([asked, np.unique(own.score, return_inverse=True)[1]]), axis=0)
     questions = len(np.unique(asked, axis=0))
-    single = int((np.bincount(who[kept.persistent]) == 1).sum()) if len(who) else 0
+    single = int((np.bincount(who) == 1).sum()) if len(who) else 0
     return kept, _found({"unknown image": unknown.sum(), "no score": missing.sum(),
                          "repeated": len(asked) - len(answers), "contradictory": len(answers) - questions,
                          "single answer": single})  # fmt: skip

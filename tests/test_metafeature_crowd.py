@@ -227,4 +227,5 @@ def test_real_files(shared, name):
 
     data = read(shared / "data" / "crowd" / f"{name}.h5")
     values = extract(data, max_samples=100)
-    assert np.isfinite(values["assessed_images"]) == (data.triplets is not None)
+    assert (values["assessed_images"] == 1) == (data.ratings is not None)  # everything was rated, not all compared
+    assert np.isfinite(values["alpha_ordinal"]) == (data.ratings is not None)  # no triplet was asked twice

@@ -178,7 +178,7 @@ def test_triplets(tmp_path):
     data = read(path)
     assert data.kind == "similarity" and data.triplets.closer.tolist() == [1, 4]
     assert data.triplets.annotator.tolist() == ["ann", "bob"]
-    assert "indices below 12" in refused(h5(tmp_path / "y.h5", images=pixels(), triplets=[[0, 1, 12]]))
+    assert "none of 1 triplets" in refused(h5(tmp_path / "y.h5", images=pixels(), triplets=[[0, 1, 12]]))
 
 
 def test_npz_like_medmnist(tmp_path):

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from metamed.assessments import Triplets
 from metamed.dataset import Card, Dataset, Images
 from metamed.errors import ReadError
+from metamed.readers.answers import in_archive, with_answers
 from metamed.readers.encodings import (
     PARTS,
     Axes,
@@ -43,8 +43,6 @@ ROLES = {
     "class names": ("class_names", "label_names", "classes"),
     "instance labels": ("instance_labels", "instance_label"),
     "coordinates": ("coordinates", "coords", "centre_xy", "patch_xy"),
-    "triplets": ("triplets",),
-    "annotators": ("annotators", "annotator", "worker", "workers"),
     "spacing": ("spacing", "pixel_spacing"),
 }  # fmt: skip
 _WORDS = {"images": {"image", "images", "img", "imgs"}, "labels": {"label", "labels", "target", "targets"},
@@ -53,12 +51,16 @@ _WORDS = {"images": {"image", "images", "img", "imgs"}, "labels": {"label", "lab
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user said about a file: keys of the arrays, and the kind of learning where more than one fits."""
+    """What the user said about a file: keys of the arrays, and the kind of learning where more than one fits.
+
+    condition: the column that tells the condition of each answer in tables of answers.
+    """
 
     images: str | None = None
     labels: str | None = None
     group: str | None = None
     kind: str | None = None
+    condition: str | None = None
 
     @property
     def any_key(self) -> bool:
@@ -202,6 +204,8 @@ def interpret(archive: Archive, wanted: Wanted) -> Dataset:
     card = facts.pop("card")
     n_samples = len(images) if facts.get("bags") is None else len(np.unique(facts["bags"]))
     facts |= _companions(layout, at, n_samples, facts.get("bags"), len(images))
+    own = in_archive(layout, len(images), condition=wanted.condition)
+    facts |= with_answers(archive.path, len(images), own, layout.notes, wanted.condition)
     unused = [k for k in archive.arrays if k not in layout.used]
     if unused:
         layout.notes.append("not used: " + ", ".join(f"'{k}'" for k in unused[:10]) + ("…" if unused[10:] else ""))
@@ -336,7 +340,7 @@ def _one_per_bag(layout: _Layout, values: np.ndarray, key: str, bags: np.ndarray
 
 
 def _companions(layout: _Layout, at: dict, n: int, bags: np.ndarray | None, n_images: int) -> dict[str, Any]:
-    """groups, split and triplets."""
+    """groups and split."""
     facts: dict[str, Any] = {}
 
     def per_sample(keys: dict, what: str) -> np.ndarray:
@@ -360,18 +364,7 @@ def _companions(layout: _Layout, at: dict, n: int, bags: np.ndarray | None, n_im
     elif split is not None:
         facts["split"], note = encode_split(per_sample(split, "split"), layout.where(*split.values()))
         layout.notes.append(f"split from {' + '.join(split.values())}{note}")
-    if (triplets := layout.find("triplets")) is not None:
-        facts["triplets"] = _triplets(layout, layout.values(triplets), n_images)
     return facts
-
-
-def _triplets(layout: _Layout, rows: np.ndarray, n: int) -> Triplets:
-    if rows.ndim != 2 or rows.shape[1] != 3 or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= n:
-        raise layout.error(f"'triplets' must be (m,3) indices below {n}; found {describe(rows.shape, rows.dtype)}")
-    who = layout.find("annotators")
-    layout.notes.append("triplets read as anchor, closer, farther" + ("" if who else "; no annotators: taken as one"))
-    annotator = np.zeros(len(rows), int) if who is None else layout.values(who)
-    return Triplets(*rows.T.astype(np.int64), annotator)
 
 
 def _card(layout: _Layout) -> Card:
