@@ -91,6 +91,7 @@ class Method:
     version: int
     partner: bool = False  # a recipe that also learns from the images of its first source
     several: bool = False  # a recipe for several sources, one network each
+    estimator: bool = False  # fitted on features in one go: it knows no epochs and no learning rate
 
 
 METHODS: dict[str, Method] = {}
