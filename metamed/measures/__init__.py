@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 
 from metamed.dataset import Kind
 from metamed.errors import UnknownName
+from metamed.measures import masks
+from metamed.measures.registry import MEASURES, Measure, measure
 
+__all__ = ["MEASURES", "PRIMARY", "Measure", "binary_auc", "evaluate", "get_measure", "masks", "measure"]
 
-@dataclass(frozen=True)
-class Measure:
-    """A registered measure. higher: is more better? openml: its name on OpenML servers, None if they have none."""
-
-    name: str
-    kinds: tuple[Kind, ...]
-    higher: bool
-    openml: str | None
-    function: Callable[[np.ndarray, np.ndarray], float]
-
-    def __call__(self, truth: np.ndarray, prediction: np.ndarray) -> float:
-        return float(self.function(np.asarray(truth), np.asarray(prediction)))
-
-
-MEASURES: dict[str, Measure] = {}
 PRIMARY: dict[Kind, str] = {"classification": "auc", "mil": "auc", "segmentation": "dice", "similarity": "accuracy"}
-
-
-def measure(*kinds: Kind, higher: bool = True, openml: str | None = None):
-    """Register a function of truth, int (n,) or 0/1 (n, K), and predicted probabilities (n, K)."""
-
-    def register(function):
-        MEASURES[function.__name__] = Measure(function.__name__, kinds, higher, openml, function)
-        return function
-
-    return register
 
 
 def get_measure(name: str) -> Measure:
@@ -48,8 +23,11 @@ def get_measure(name: str) -> Measure:
 def evaluate(kind: Kind, truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
     """All measures of a kind that are defined on this truth: those that come out as NaN are left out.
 
-    Of multi-label targets also the AUC of every label, as `auc.0`, `auc.1` ...
+    Of multi-label targets also the AUC of every label, as `auc.0`, `auc.1` ...; of masks with several classes also
+    every measure of every class, as `dice.1`, `dice.2` ...
     """
+    if kind == "segmentation":
+        return masks.evaluate_masks(truth, prediction)
     values = {m.name: m(truth, prediction) for m in MEASURES.values() if kind in m.kinds}
     if np.ndim(truth) == 2 and "auc" in values:
         values |= {f"auc.{k}": binary_auc(truth[:, k].astype(bool), prediction[:, k]) for k in range(truth.shape[1])}
