@@ -16,13 +16,13 @@ FLOORS = """
 0  dataset
 0  records
 1  methods measures readers executors robustness machine splits
-2  tasks store trust training
+2  tasks store training
 2  report metafeatures flows
 3  sources ensembles
 3  jobs
 3  experiments exams
 3  prediction
-3  metalearner
+3  metalearner trust
 4  recommend exchange asking
 4  tuning
 5  cli
