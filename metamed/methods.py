@@ -163,13 +163,15 @@ def describe() -> str:
 
 def _to_json(m: Method) -> dict:
     space = {k: {"domain": type(d).__name__, **vars(d)} for k, d in m.space.items()}
-    return {"kind": m.kind, "version": m.version, "description": m.description, "space": space, "defaults": m.defaults}
+    found = {"kind": m.kind, "version": m.version, "description": m.description, "space": space, "defaults": m.defaults}
+    return found | ({"estimator": True} if m.estimator else {})
 
 
 def _from_json(name: str, m: dict) -> Method:
     domains = {"Float": Float, "Int": Int, "Choice": lambda options: Choice(*options)}
     space = {k: domains[d["domain"]](**{f: v for f, v in d.items() if f != "domain"}) for k, d in m["space"].items()}
-    return Method(name, m["kind"], None, space, m["defaults"], m["description"], m["version"])
+    estimator = m.get("estimator", False)
+    return Method(name, m["kind"], None, space, m["defaults"], m["description"], m["version"], estimator=estimator)
 
 
 def sample_setups(m: Method | str, n: int, *, seed: int = 0) -> list[Setup]:

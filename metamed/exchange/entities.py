@@ -112,7 +112,7 @@ def signature(setup: Setup) -> tuple[dict[str, Domain], dict[str, Scalar]]:
     from metamed import jobs
 
     methods = _methods(setup)
-    space, defaults = jobs.settings_of(setup, methods[0].kind)
+    space, defaults = jobs.settings_of(setup, methods[0])
     return ({k: d for m in methods for k, d in m.space.items()} | space,
             {k: v for m in methods for k, v in m.defaults.items()} | defaults)  # fmt: skip
 

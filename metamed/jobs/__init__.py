@@ -15,7 +15,7 @@ from metamed import machine, training
 from metamed.dataset import Dataset, Split
 from metamed.errors import MetamedError, NotApplicable
 from metamed.measures import evaluate, get_measure
-from metamed.methods import Domain, get_method
+from metamed.methods import Domain, Method, get_method
 from metamed.records import Run, Scalar, Setup, Source, Task
 
 
@@ -180,13 +180,15 @@ def is_frozen(setup: Setup) -> bool:
     return bool(setup.sources) and setup.recipe is None
 
 
-def settings_of(setup: Setup, kind: str | None = None) -> tuple[dict[str, Domain], dict[str, Scalar]]:
-    """Space and defaults of what training adds to a setup's method: of a probe, the size of the images alone.
+def settings_of(setup: Setup, method: Method | None = None) -> tuple[dict[str, Domain], dict[str, Scalar]]:
+    """Space and defaults of what training adds to a setup's method: of a probe or another estimator, the size of the
+    images alone.
 
-    kind: the method's, where it is known already.
+    method: the setup's, where it is known already.
     """
-    way = way_of(kind or get_method(setup.method).kind)
-    names = ["image_size"] if is_probe(setup) else list(way.space)
+    method = method or get_method(setup.method)
+    way = way_of(method.kind)
+    names = ["image_size"] if is_probe(setup) or method.estimator else list(way.space)
     return {name: way.space[name] for name in names}, {name: way.defaults[name] for name in names}
 
 
