@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from metamed.errors import ReadError
-from metamed.readers import read
+from metamed.readers import inspect, read, read_assessments
 from metamed.readers.answers import read_table
 
 LONG = """anchor,closer,farther,annotator,side,condition,time_ms,confidence
@@ -171,3 +171,26 @@ def test_other_real_files_hold_no_answers(shared):
         if path.parent.name in ("cls", "seg"):
             data = read(path)
             assert data.triplets is None and data.ratings is None, path.name
+
+
+def test_tables_in_a_folder_of_images(tmp_path):
+    from PIL import Image
+
+    for name in ("a/x.png", "b/y.png", "b/z.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / name)
+    table(tmp_path, "image,annotator,attribute,score,arm\nx,ann,size,1,game\nb/z.png,bob,size,2,plain\n", "ratings.csv")
+    data = read(tmp_path, condition="arm")
+    assert data.ratings.image.tolist() == [0, 2] and data.ratings.condition.tolist() == ["game", "plain"]
+    found = read_assessments(tmp_path)
+    assert len(found.ratings) == 2 and found.labels.tolist() == [0, 1, 1]
+    assert ("ratings", "2 by 2 annotators") in inspect(data)
+
+
+def test_assessments_of_anything(tmp_path, shared):
+    path = shared / "data" / "crowd" / "enhance_skin_abc.csv.gz"
+    found = read_assessments(path, condition="source", labels="melanoma")
+    assert set(found.ratings.condition) == {"crowd", "student"} and len(found.labels) == found.n_images
+    assert np.nansum(found.labels) == 322 and np.isnan(found.labels).sum() == 200  # PH2's lesions have no label here
+    with pytest.raises(ReadError, match="no answers by people"):
+        read_assessments(dataset(tmp_path / "x.h5"))

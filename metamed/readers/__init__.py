@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from metamed.dataset import KINDS, ArrayImages, Dataset
+from metamed.dataset import KINDS, UNLABELLED, ArrayImages, Dataset
 from metamed.errors import NotApplicable, ReadError, UnknownName
 from metamed.readers import bag_table, cases, pictures, slides  # noqa: F401  imported to be registered
+from metamed.readers.answers import TABLES, Assessments, read_table
 from metamed.readers.chunks import read_rows
 from metamed.readers.encodings import Axes
 from metamed.readers.inspection import inspect
@@ -20,7 +21,7 @@ from metamed.readers.lazy import LazyImages, finite
 from metamed.readers.pictures import files_in
 from metamed.readers.registry import READERS, Reader, reader
 
-__all__ = ["READERS", "Reader", "inspect", "read", "reader"]
+__all__ = ["READERS", "Assessments", "Reader", "inspect", "read", "read_assessments", "reader"]
 
 _MOST_KEYS = 5000  # arrays looked at in a file
 
@@ -33,11 +34,13 @@ def read(
     labels: str | None = None,
     group: str | None = None,
     kind: str | None = None,
+    condition: str | None = None,
 ) -> Dataset:
     """The dataset at `path`: a file by its suffix, a folder by what it holds.
 
     reader: one of READERS where the suffix does not tell. images, labels, group: keys of the arrays in the file.
     kind: what is to be learned where more than one fits (masks and labels; labels and triplets).
+    condition: column, of tables of answers (x.triplets.csv, … beside x.h5), that tells the condition of each answer.
     Raises ReadError where nothing or more than one thing can be read, NotApplicable where there is one class only.
     """
     path = Path(path).expanduser()
@@ -48,8 +51,27 @@ def read(
     chosen = READERS.get(reader) if reader else _pick(path)
     if chosen is None:
         raise UnknownName("reader", str(reader), READERS)
-    dataset = chosen.function(path, Wanted(images, labels, group, kind))
+    dataset = chosen.function(path, Wanted(images, labels, group, kind, condition))
     return _checked(_as_kind(dataset, kind), path)
+
+
+def read_assessments(path: str | Path, *, condition: str | None = None, labels: str | None = None) -> Assessments:
+    """What people said about images: a table of answers (CSV), or a dataset with triplets or ratings.
+
+    condition: the column that tells the condition of each answer. labels: column or key of something known about each
+    image. Raises ReadError where there are no answers.
+    """
+    path = Path(path).expanduser()
+    if path.name.lower().endswith(TABLES) and path.is_file():
+        return read_table(path, condition=condition, labels=labels)
+    dataset = read(path, labels=labels, condition=condition)
+    if dataset.triplets is None and dataset.ratings is None:
+        raise ReadError(f"{path.name}: no answers by people. Expected 'triplets' or 'ratings' in the file, or a table "
+                        f"{path.stem}.triplets.csv or {path.stem}.ratings.csv beside it")  # fmt: skip
+    target = None if dataset.target is None or dataset.multi_label else np.where(
+        dataset.target == UNLABELLED, np.nan, dataset.target)  # fmt: skip
+    return Assessments(dataset.name, len(dataset.images), dataset.triplets, dataset.ratings, labels=target,
+                       notes=dataset.assumptions)  # fmt: skip
 
 
 def _pick(path: Path) -> Reader:

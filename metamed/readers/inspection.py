@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from metamed.assessments import Ratings, Triplets
 from metamed.dataset import HASHED_SAMPLES, UNLABELLED, Dataset, near_matches, spread
 
 TWIN_BITS = 8  # of 256: fundus photographs of two patients differ in 9 or more, copies of one image mostly in fewer
@@ -116,10 +117,14 @@ def _split(dataset: Dataset) -> str:
     return ", ".join(f"{name} {n}" for name, n in zip(PARTS, counts, strict=True) if n)
 
 
-def _triplets(dataset: Dataset) -> str:
-    if dataset.triplets is None:
+def _answers(answers: Triplets | Ratings | None) -> str:
+    """How many, by how many people or, where nobody persists, slots."""
+    if answers is None:
         return ""
-    return f"{len(dataset.triplets)} by {len(np.unique(dataset.triplets.annotator))} annotators"
+    people = len(np.unique(np.asarray(answers.annotator)[answers.persistent]))
+    slots = len(np.unique(np.asarray(answers.annotator)[~answers.persistent]))
+    who = [f"{n} {word}" for n, word in ((people, "annotators"), (slots, "slots")) if n]
+    return f"{len(answers)} by {' and '.join(who)}"
 
 
 _FACTS = {
@@ -129,7 +134,8 @@ _FACTS = {
     "bags": _bags,
     "groups": _groups,
     "own split": _split,
-    "triplets": _triplets,
+    "triplets": lambda dataset: _answers(dataset.triplets),
+    "ratings": lambda dataset: _answers(dataset.ratings),
     "modality": lambda dataset: dataset.card.modality,
     "organ": lambda dataset: dataset.card.organ,
     "spacing": lambda dataset: " x ".join(f"{v:g}" for v in dataset.card.spacing) + " mm" * bool(dataset.card.spacing),

@@ -10,6 +10,7 @@ import numpy as np
 
 from metamed.dataset import UNLABELLED, Card, Dataset
 from metamed.errors import ReadError
+from metamed.readers.answers import Assessments, with_answers
 from metamed.readers.encodings import PARTS
 from metamed.readers.layouts import Wanted
 from metamed.readers.lazy import LazyImages, finite
@@ -86,7 +87,10 @@ def images(path: Path, wanted: Wanted) -> Dataset:
         places = [place[1:] for place in places]
     target, classes, notes = _classes_of(places)
     stack, more = open_files(files)
-    return Dataset(path.name, stack, target, split, card=Card(classes=classes), assumptions=(*notes, *more))
+    notes += more
+    named = Assessments(path.name, len(files), names=tuple(p.relative_to(path).as_posix() for p in files))
+    facts = with_answers(path, len(files), named, notes, wanted.condition)
+    return Dataset(path.name, stack, target, split, **facts, card=Card(classes=classes), assumptions=tuple(notes))
 
 
 def _classes_of(places: list[tuple[str, ...]]) -> tuple[np.ndarray | None, tuple[str, ...], list[str]]:
