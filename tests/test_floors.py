@@ -12,10 +12,11 @@ ROOT = Path(__file__).parents[1]
 # docs/architecture.md; several rows of one floor are in an order.
 FLOORS = """
 0  errors parallel
-0  assessments
+0  label_kinds assessments
 0  dataset
 0  records
-1  methods measures readers executors robustness machine splits
+1  methods measures readers executors robustness machine splits serving
+1  judged
 2  tasks store training
 2  report metafeatures flows
 3  sources ensembles
@@ -23,7 +24,7 @@ FLOORS = """
 3  experiments exams
 3  prediction
 3  metalearner trust
-4  recommend exchange asking
+4  recommend exchange asking assessing collecting
 4  tuning
 5  cli
 6  __init__ __main__
@@ -35,7 +36,7 @@ GUESTS = {
     "h5py": {"readers"},
     "isal": {"readers"},
     "_metamed_pixels": {"metafeatures"},
-    "PIL": {"readers"},
+    "PIL": {"readers", "collecting"},
     "pydicom": {"readers"},
     "nibabel": {"readers"},
     "tifffile": {"readers"},
@@ -44,7 +45,7 @@ GUESTS = {
     "timm": {"flows"},
     "safetensors": {"training"},
     "sklearn": {"flows", "exams", "metafeatures"},
-    "scipy": {"exams"},
+    "scipy": {"exams", "flows"},
     "skimage": {"flows"},
     "xgboost": {"metalearner"},
     "pandas": {"store", "exams", "metafeatures"},
@@ -54,13 +55,13 @@ GUESTS = {
     "xmltodict": {"exchange"},
     "requests": {"exchange"},
     "filelock": {"exchange"},
-    "starlette": {"exchange"},
-    "uvicorn": {"exchange"},
+    "starlette": {"exchange", "collecting"},
+    "uvicorn": {"serving"},
     "defusedxml": {"exchange"},
     "optuna": {"tuning"},
     "distributed": {"executors"},
     "submitit": {"executors"},
-    "matplotlib": {"report"},
+    "matplotlib": {"report", "assessing"},
     "jinja2": {"report", "exchange"},
     "platformdirs": {"store", "recommend"},
     "typer": {"cli"},

@@ -7,20 +7,18 @@ store's file and a folder beside it; metamed's own records get there as anybody'
 from __future__ import annotations
 
 import re
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
+from metamed import serving
 from metamed.errors import MetamedError, MissingExtra
 from metamed.store import Store
 from metamed.store.served import Served
 
 PORT = 8000  # where the clients' local-services mode looks
 OPEN_USER = "normaluser"  # of the clients' local-services mode, and its own key; never taken from other machines
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def make_application(store: Store, *, loopback: bool = True, **limits: int) -> Any:
@@ -42,38 +40,11 @@ def new_key(store: Store, user: str) -> str:
 
 def serve(store: Store, *, host: str = "localhost", port: int = PORT, ready: Callable[[str], None] = print) -> None:
     """Serve a store until interrupted. ready: called with the address, where requests are answered from then on."""
-    server, listener, address = _server(store, host, port)
-    with listener:
-        ready(address)
-        server.run(sockets=[listener])
+    serving.serve(make_application(store, loopback=host in serving.LOOPBACK), host, port, ready)
 
 
 @contextmanager
 def running(store: Store, *, host: str = "localhost", port: int = 0) -> Iterator[str]:
     """A server in a thread of this process while the block runs; its address. Port 0 is one that is free."""
-    server, listener, address = _server(store, host, port)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    with listener:
-        thread.start()
-        try:
-            yield address
-        finally:
-            server.should_exit = server.force_exit = True
-            thread.join()
-
-
-def _server(store: Store, host: str, port: int) -> tuple[Any, socket.socket, str]:
-    """(uvicorn's server, the socket that it will listen on, its address)."""
-    application = make_application(store, loopback=host in LOOPBACK)
-    import uvicorn
-
-    try:
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        reason = str(getattr(error, "strerror", None) or error).split(" (")[0].rstrip(".")
-        raise MetamedError(f"{host}:{port}: {reason}. Pass another --port or --host.") from None
-    # accepted sockets inherit it; asyncio sets it only on sockets that name their protocol, and answers came 40 ms late
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    config = uvicorn.Config(application, log_level="warning", access_log=False, server_header=False, lifespan="off")
-    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    return uvicorn.Server(config), listener, address
+    with serving.running(make_application(store, loopback=host in serving.LOOPBACK), host, port) as address:
+        yield address

@@ -12,12 +12,12 @@ from metamed.exchange.server.documents import as_json, as_xml
 from metamed.exchange.server.pages import page_routes
 from metamed.exchange.server.refusals import Refused
 from metamed.exchange.server.tasks import get_splits
+from metamed.serving import Guard
 from metamed.store.served import DatabaseError, Served
 
 MAX_BODY = 256 * 2**20  # bytes of one request
 _MAX_FIELD, _MAX_PARTS = 8 * 2**20, 64
 _TOO_LARGE = {"data": 130, "flow": 160, "run": 207, "task": 611, "study": 1031, "setup": 581}
-_LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 
 
 def application(served: Served, *, loopback: bool = True, max_body: int = MAX_BODY) -> Any:
@@ -35,7 +35,7 @@ def application(served: Served, *, loopback: bool = True, max_body: int = MAX_BO
             endpoint = _endpoint(served, route, form == "/json", loopback)
             found.append(Path_(f"/api/v1{form}/{route.pattern}", endpoint, methods=[route.method]))
     found += [*_file_routes(served, Path_), *page_routes(served)]
-    guard = Middleware(_Guard, loopback=loopback, max_body=max_body)
+    guard = Middleware(Guard, loopback=loopback, max_body=max_body, refuse=_foreign, too_large=_too_large)
     errors = {404: _unknown, 405: _unknown, Refused: _refused, DatabaseError: _busy, Exception: _bug}
     app = Starlette(routes=found, middleware=[guard, Middleware(GZipMiddleware, minimum_size=1, compresslevel=3)],
                     exception_handlers=errors)  # fmt: skip
@@ -112,6 +112,14 @@ async def _refused(request, error: Refused):
     return _answer(error.document, getattr(request.state, "json", False), 412)
 
 
+def _foreign(message: str):
+    return _answer(Refused(102, message).document, False, 412)
+
+
+def _too_large(path: str, message: str) -> Refused:
+    return Refused(_code_of(path), message)
+
+
 async def _busy(request, error: Exception):
     return await _refused(request, Refused(107))
 
@@ -157,57 +165,3 @@ def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(2**20):
             yield chunk
-
-
-class _Guard:
-    """What stands before all routes: paths without doubled slashes, the right host, bodies of a bounded size.
-
-    A web page on another site may make a browser send forms here: with a foreign Origin nothing is written, and under a
-    foreign host name nothing is answered.
-    """
-
-    def __init__(self, app, loopback: bool, max_body: int):
-        self._app, self._loopback, self._max_body = app, loopback, max_body
-
-    async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        scope = {**scope, "path": "/" + "/".join(part for part in scope["path"].split("/") if part)}
-        if refused := self._foreign({k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}, scope):
-            await _answer(Refused(102, refused).document, False, 412)(scope, receive, send)
-            return
-        await self._app(scope, self._bounded(receive, scope["path"]), _with_headers(send))
-
-    def _foreign(self, headers: dict[str, str], scope) -> str | None:
-        host = headers.get("host", "")
-        if self._loopback and host.rsplit(":", 1)[0] not in _LOOPBACK and host not in _LOOPBACK:
-            return f"host {host[:60]!r}: this server answers this machine alone, as localhost"
-        origin = headers.get("origin")
-        if origin and scope["method"] not in ("GET", "HEAD") and origin.partition("://")[2] != host:
-            return f"a page of {origin[:60]!r} may not write here"
-        return None
-
-    def _bounded(self, receive, path: str):
-        size = 0
-
-        async def bounded():
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._max_body:
-                while message.get("more_body"):  # so that the client reads the answer instead of a broken pipe
-                    message = await receive()
-                raise Refused(_code_of(path), f"the request has more than {self._max_body} bytes")
-            return message
-
-        return bounded
-
-
-def _with_headers(send):
-    async def sending(message):
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message["headers"], (b"x-content-type-options", b"nosniff")]}
-        await send(message)
-
-    return sending
