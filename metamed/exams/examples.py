@@ -8,6 +8,7 @@ import numpy as np
 
 from metamed.errors import NotApplicable
 from metamed.exams.tables import LABEL_KINDS, LOWER_IS_BETTER, Columns, Table, distinct, informative, number, size_facts
+from metamed.label_kinds import vector_kind
 from metamed.records import TEST_SHARE
 
 LANDMARKS = {"auc": ("statistics_auc.mean", "linear_probe_auc.mean")}  # measure -> meta-features on its scale
@@ -22,7 +23,8 @@ def tables_of(store, kind: str, measure: str) -> list[Table]:
 def vectors_of(store) -> dict[str, dict]:
     """What is known of each dataset in words and numbers, by digest."""
     measured = store.measured()
-    return {f.digest: {**f.words, **measured.get(f.digest, {}), **f.numbers} for f in store.records("dataset")}
+    known = {f.digest: {**f.words, **measured.get(f.digest, {}), **f.numbers} for f in store.records("dataset")}
+    return {digest: vector | {"label_kind": vector_kind(vector)} for digest, vector in known.items()}
 
 
 def tables_from(rows: Sequence[dict], vectors: dict[str, dict]) -> list[Table]:
@@ -113,6 +115,8 @@ def vector_facts(vectors: Sequence[dict]) -> Columns:
     facts = size_facts(numbers("n_samples"), numbers("n_classes"))
     with np.errstate(divide="ignore", invalid="ignore"):
         facts |= {"channels": numbers("n_channels"), "imbalance": np.log10(numbers("imbalance"))}
+        labels = np.maximum(numbers("n_classes") - 1, 1)  # of a label, not of all foreground
+        facts["log_fraction"] = np.log10(numbers("foreground_fraction.mean") / labels)
     facts = {n: np.where(np.isfinite(c), c, np.nan) for n, c in facts.items()}
     kinds = [str(v.get("label_kind") or "") for v in vectors]
     return facts | {

@@ -14,7 +14,8 @@ LOWER_IS_BETTER = re.compile(
     r"|(?<!surface[ _])(?<!surface)distance|(?<!normali[sz]ed[ _])surface[ _]?distance",
     re.I,
 )
-LABEL_KINDS = {"part of a tumour": "tumour", "part of an organ": "thin", "thin structure": "thin"}
+LABEL_KINDS = {"part of a tumour": "lesion", "tumour": "lesion",  # no table has both words for what is ill
+               "part of an organ": "thin", "thin structure": "thin"}  # fmt: skip
 Columns = dict[str, np.ndarray]
 
 

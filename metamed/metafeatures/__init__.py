@@ -20,7 +20,7 @@ from metamed.metafeatures import streaming
 from metamed.metafeatures.probe import Embed, Probe
 
 Value = float | str | None
-UNREGISTERED = {"distances", "transferability", "extractor", "sampling", "fingerprint", "tabular"}  # when used
+UNREGISTERED = {"distances", "transferability", "extractor", "sampling", "fingerprint", "tabular", "labels"}
 FACTS = ("unit", "range", "cost", "needs", "source")
 
 

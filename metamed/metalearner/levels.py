@@ -19,11 +19,16 @@ def is_fraction(scores: np.ndarray) -> bool:
     return bool(np.nanmin(scores) >= 0 and np.nanmax(scores) <= 1)
 
 
-def _level_facts(known: Columns, asked: Columns) -> tuple[Columns, Columns]:
-    """How hard a segmentation is depends on the kind of label, not on the dataset: where known, that alone counts."""
-    names = (
-        ["label_kind"] if "label_kind" in known and "label_kind" in asked else [n for n in known if n != "label_kind"]
-    )
+def _level_facts(train: Table, target: Table) -> tuple[Columns, Columns]:
+    """How hard a segmentation is depends on the kind of label and its share of the pixels, not on the dataset.
+
+    Where the kind is known, these alone count; and the number of samples where datasets were run with several.
+    """
+    known, asked = train.facts, target.facts
+    names = [n for n in known if n != "label_kind"]
+    if "label_kind" in known and "label_kind" in asked:
+        sized = len(set(train.datasets)) < len(train.datasets)
+        names = [n for n in known if n in ("label_kind", "log_fraction") or (sized and n == "log_n")]
     return {n: known[n] for n in names}, {n: c for n, c in asked.items() if n in names}
 
 
@@ -36,7 +41,7 @@ def expected_scores(train: Table, target: Table) -> np.ndarray:
     values = _link(train.scores, fraction)
     hardness, medians = _two_way(values)
     said, says = _told_by_landmarks(train, target, hardness)
-    facts, asked = _level_facts(train.facts, target.facts)
+    facts, asked = _level_facts(train, target)
     expected = medians + says[:, None]
     if facts and asked:
         own, near = (np.exp(-fact_distance(facts, f)) for f in (facts, asked))

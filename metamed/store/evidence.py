@@ -19,6 +19,7 @@ import numpy as np
 
 from metamed.dataset import Card, Dataset, Kind, Split, modality_group
 from metamed.errors import ReadError
+from metamed.label_kinds import named_kind
 from metamed.records import Published, Run, Setup, Source, Task, content_id
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -74,7 +75,8 @@ class DatasetFacts:
     @property
     def words(self) -> dict[str, str]:
         """What is said in words, by name."""
-        own = {"name": self.name, "kind": self.kind, "family": self.family, "modality": self.card.modality,
+        told = {"label_kind": named_kind(self.card.classes, self.name)} if self.kind == "segmentation" else {}
+        own = told | {"name": self.name, "kind": self.kind, "family": self.family, "modality": self.card.modality,
                "modality_group": self.modality_group, "organ": self.card.organ}
         return own | {name: value for name, value in self.facts.items() if isinstance(value, str)}
 
