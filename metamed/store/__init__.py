@@ -19,6 +19,7 @@ from metamed.measures import get_measure
 from metamed.records import Run, Source
 from metamed.store import evidence
 from metamed.store.artifacts import Artifacts
+from metamed.store.collected import merge_collected
 from metamed.store.database import Database
 from metamed.store.evidence import COLUMNS, DatasetFacts, Record, from_row, to_row
 from metamed.store.labels import keep_labels
@@ -166,6 +167,7 @@ class Store:
         for table in (*COLUMNS, "thumbnail", "metafeature", "pair", "remote"):
             if table != "run":
                 self.add_rows(table, other._db.all(f"SELECT * FROM {table}"))
+        merge_collected(self._db, other._db)
         self.add_legal(other.runs())
         return len(self) - before
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from metamed.errors import MetamedError
+from metamed.store.collected import create_collected
 from metamed.store.evidence import COLUMNS
 from metamed.store.served import create_tables
 
@@ -35,7 +36,8 @@ def _first_tables(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX run_task ON run (task)")
 
 
-MIGRATIONS = [_first_tables, create_tables]  # number n is applied once to every store; a released one is never edited
+# number n is applied once to every store; a released one is never edited
+MIGRATIONS = [_first_tables, create_tables, create_collected]
 
 
 class Database:
