@@ -11,7 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import metamed
+from metamed.dataset import Dataset
 from metamed.errors import MetamedError, UnknownName
+from metamed.overlays import class_colours, overlays
 from metamed.records import Candidate, Recommendation
 
 SCHEMA_VERSION = 1
@@ -21,23 +23,27 @@ CLOSE = 0.005  # scores nearer than this are the same for all that anybody will 
 TIE = f"= as good as the row above: within {CLOSE}, or within what another seed makes"
 
 
-def render(recommendation: Recommendation, form: str = "text", *, given: str = "FILE") -> str:
+def render(
+    recommendation: Recommendation, form: str = "text", *, given: str = "FILE", examples: Dataset | None = None
+) -> str:
     """The recommendation in a form of `FORMS`: text | json | md | html.
 
     given: what the user typed as dataset, for the next command of the text; the other forms never hold it.
+    examples: a dataset of which the page shows images with the outlines of their masks; the other forms show none.
     Raises UnknownName for another form.
     """
     if form not in FORMS:
         raise UnknownName("report form", form, FORMS)
-    return FORMS[form](recommendation, given) if form == "text" else FORMS[form](recommendation)
+    more = {"text": (given,), "html": (examples,)}.get(form, ())
+    return FORMS[form](recommendation, *more)
 
 
-def write(recommendation: Recommendation, path: Path) -> None:
+def write(recommendation: Recommendation, path: Path, examples: Dataset | None = None) -> None:
     """Write a report; the suffix decides its form: .html, .md, .json or .txt. Raises MetamedError for another one."""
     form = {".html": "html", ".htm": "html", ".md": "md", ".json": "json", ".txt": "text"}.get(path.suffix.lower())
     if form is None:
         raise MetamedError(f"--report {path.name}: the suffix decides the form. Use .html, .md, .json or .txt")
-    path.write_text(render(recommendation, form) + "\n", encoding="utf-8")
+    path.write_text(render(recommendation, form, examples=examples) + "\n", encoding="utf-8")
 
 
 # ---- what all forms share
@@ -219,7 +225,8 @@ def _sections(r: Recommendation) -> list[tuple[str, tuple[str, ...]]]:
     sources = [f"{n}: " + (f"weight {weight[n]:.2f} in an ensemble; " if n in weight else "") +
                f"licence: {licences.get(n) or 'unknown'}" for n in {**weight, **licences}]  # fmt: skip
     reasons = [f"#{i}: {_moved(moved[c.setup.id])}" for i, c in enumerate(r.ranking, 1) if c.setup.id in moved]
-    sections = (("Why", r.explanation.get("why", ())), ("What moved each of them", reasons),
+    sections = (("Why", r.explanation.get("why", ())), ("Labels", r.explanation.get("labels", ())),
+                ("Masks", r.explanation.get("masks", ())), ("What moved each of them", reasons),
                 ("Best runs on the nearest datasets", r.explanation.get("nearest_runs", ())), ("Sources", sources),
                 ("What could be wrong", r.warnings), ("Assumed", r.assumptions))  # fmt: skip
     return [(title, lines) for title, lines in sections if lines]
@@ -235,7 +242,7 @@ def _moved(parts: dict) -> str:
 # ---- HTML
 
 
-def _html(r: Recommendation) -> str:
+def _html(r: Recommendation, examples: Dataset | None = None) -> str:
     from jinja2 import Environment
 
     heads, *rows = _shown(r)
@@ -243,8 +250,22 @@ def _html(r: Recommendation) -> str:
     return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template).render(
         r=r, heads=heads, rows=rows, protocol=_protocol(r), tie=TIE if any(tied(r)) else "",
         sections=_sections(r), figure=_figure(r), version=metamed.__version__,
+        pictures=[] if examples is None else [(_png(o.picture), o.share) for o in overlays(examples)],
+        colours=[] if examples is None else class_colours(examples),
         metafeatures=sorted((k, _number(v, 4)) for k, v in r.metafeatures.items()),
     )  # fmt: skip
+
+
+def _png(picture) -> str:
+    """An RGB array as the address of a PNG that holds it."""
+    from base64 import b64encode
+    from io import BytesIO
+
+    from matplotlib.image import imsave
+
+    file = BytesIO()
+    imsave(file, picture, format="png", metadata={"Software": None})
+    return "data:image/png;base64," + b64encode(file.getvalue()).decode()
 
 
 def _figure(r: Recommendation) -> str:

@@ -18,7 +18,8 @@ FLOORS = """
 1  methods measures readers executors robustness machine splits serving
 1  judged
 2  tasks store training
-2  report metafeatures flows
+2  overlays metafeatures flows
+2  report
 3  sources ensembles
 3  jobs
 3  experiments exams

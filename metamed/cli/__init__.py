@@ -53,7 +53,7 @@ def recommend(
     r = answer(data, common.evidence(), top=top, budget=budget, device=device, licence=licence, as_unknown=as_unknown,
                max_samples=max_samples or None, seed=common.seed, explain=explain)  # fmt: skip
     if report:
-        write(r, report)
+        write(r, report, data if r.kind == "segmentation" else None)
     print(render(r, "json" if as_json else "text", given=dataset))
 
 
