@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from math import ceil, isqrt
 from typing import Annotated
@@ -14,11 +15,15 @@ from metamed.flows.mil.bagnet import DROPOUT, NETWORK, WIDTH, BagNet, Head
 from metamed.methods import Choice, Shape, method
 
 ITERATIONS = 6  # of the pseudo-inverse, as published
+EXACT = 8  # sequences of up to so many times the landmarks attend exactly, which is also faster
 
 
 class Landmarks(nn.Module):
-    """Self-attention through the means of stretches of the sequence (Nystroem attention: Xiong et al., 2021): its cost
-    grows with the length of the sequence, not with its square. 1 x L x width -> the same."""
+    """Self-attention between the members of a sequence, B x L x width -> the same.
+
+    Long sequences attend through the means of stretches of themselves (Nystroem attention: Xiong et al., 2021): what it
+    costs grows with their length, not with its square.
+    """
 
     def __init__(self, width: int, heads: int, landmarks: int):
         super().__init__()
@@ -26,32 +31,43 @@ class Landmarks(nn.Module):
         self.heads, self.landmarks, self.scale = heads, landmarks, (width // heads) ** -0.5
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        outer, inverse, inner, value = self.factors(x)
-        out = (outer @ inverse) @ (inner @ value)  # heads x L x (width / heads)
-        return out.transpose(0, 1).flatten(1)[None, -x.shape[1] :]
-
-    def factors(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The three factors of the attention matrix and the values; zeros are set before a sequence until the stretches
-        are equally long."""
-        stretch = ceil(x.shape[1] / self.landmarks)
-        x = F.pad(x[0], (0, 0, -x.shape[1] % self.landmarks, 0))
-        q, k, v = self.qkv(x).unflatten(1, (3, self.heads, -1)).permute(1, 2, 0, 3)
-        q = q * self.scale
-        q_marks, k_marks = (t.unflatten(1, (-1, stretch)).mean(dim=2) for t in (q, k))
-        outer = (q @ k_marks.transpose(1, 2)).softmax(dim=-1)
-        between = (q_marks @ k_marks.transpose(1, 2)).softmax(dim=-1)
-        return outer, _inverse(between), (q_marks @ k.transpose(1, 2)).softmax(dim=-1), v
+        if x.shape[1] <= EXACT * self.landmarks:
+            q, k, v = self._parts(x)
+            out = F.scaled_dot_product_attention(q * self.scale, k, v, scale=1.0)
+        else:
+            outer, inverse, inner, v = self._factors(x)
+            out = (outer @ inverse) @ (inner @ v)
+        return out.transpose(1, 2).flatten(2)[:, -x.shape[1] :]
 
     def row(self, x: torch.Tensor) -> torch.Tensor:
-        """How much the first of a sequence attends to each, mean over heads, (L,)."""
-        outer, inverse, inner, _ = self.factors(x)
-        first = outer[:, -x.shape[1]].unsqueeze(1)
-        return (first @ inverse @ inner).mean(dim=0)[0, -x.shape[1] :]
+        """How much the first of a sequence attends to each, mean over heads, B x L."""
+        if x.shape[1] <= EXACT * self.landmarks:
+            q, k, _ = self._parts(x)
+            return (q[:, :, :1] * self.scale @ k.transpose(2, 3)).softmax(dim=-1).mean(dim=1)[:, 0]
+        outer, inverse, inner, _ = self._factors(x)
+        first = outer[:, :, -x.shape[1]].unsqueeze(2)
+        return (first @ inverse @ inner).mean(dim=1)[:, 0, -x.shape[1] :]
+
+    def _parts(self, x: torch.Tensor) -> torch.Tensor:
+        """Queries, keys and values, 3 x B x heads x L x (width / heads)."""
+        return self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+
+    def _factors(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The three factors of the attention matrix, and the values; zeros are set before a sequence until its
+        stretches are equally long."""
+        stretch = ceil(x.shape[1] / self.landmarks)
+        q, k, v = self._parts(F.pad(x, (0, 0, -x.shape[1] % self.landmarks, 0)))
+        q = q * self.scale
+        q_marks, k_marks = (t.unflatten(2, (-1, stretch)).mean(dim=3) for t in (q, k))
+        outer = (q @ k_marks.transpose(2, 3)).softmax(dim=-1)
+        between = (q_marks @ k_marks.transpose(2, 3)).softmax(dim=-1)
+        return outer, _inverse(between), (q_marks @ k.transpose(2, 3)).softmax(dim=-1), v
 
 
 def _inverse(x: torch.Tensor) -> torch.Tensor:
-    """The pseudo-inverse of square matrices by an iteration of third order (Razavi et al., 2014)."""
-    z = x.transpose(1, 2) / (x.abs().sum(dim=-1).max() * x.abs().sum(dim=-2).max())
+    """The pseudo-inverse of square matrices B x heads x m x m by an iteration of third order (Razavi et al., 2014)."""
+    size = x.abs().sum(dim=-1).amax(dim=(1, 2)) * x.abs().sum(dim=-2).amax(dim=(1, 2))
+    z = x.transpose(2, 3) / size[:, None, None, None]
     one = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
     for _ in range(ITERATIONS):
         xz = x @ z
@@ -71,21 +87,21 @@ class Layer(nn.Module):
 
 
 class Positions(nn.Module):
-    """Instances laid out on a square, row by row, and convolved at three scales (PPEG). side² x width -> the same."""
+    """Instances on a square, row by row, convolved at three scales (PPEG). B x side² x width -> the same."""
 
     def __init__(self, width: int):
         super().__init__()
         self.convolve = nn.ModuleList(nn.Conv2d(width, width, k, padding=k // 2, groups=width) for k in (7, 5, 3))
 
     def forward(self, x: torch.Tensor, side: int) -> torch.Tensor:
-        image = x.T.unflatten(1, (side, side)).unsqueeze(0)
-        return sum((conv(image) for conv in self.convolve), image)[0].flatten(1).T
+        image = x.transpose(1, 2).unflatten(2, (side, side))
+        return sum((conv(image) for conv in self.convolve), image).flatten(2).transpose(1, 2)
 
 
 class TransMILHead(Head):
     """A token and all embeddings through two layers of attention; the token is judged.
 
-    Each bag is a sequence of its own, made a square by repeating its first instances: padding never gets in.
+    Each bag is a sequence without padding, made a square by repeating its first instances.
     """
 
     def __init__(self, n_features: int, width: int, n_classes: int, dropout: float, heads: int):
@@ -96,28 +112,37 @@ class TransMILHead(Head):
         self.classify = nn.Linear(width, self.findings)
 
     def judge(self, z: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        tokens = [self.second(self._before(bag))[0, 0] for bag in _each(z, mask)]
-        return self.classify(self.norm(torch.stack(tokens)))
+        found = z.new_empty(len(z), self.classify.out_features)
+        for rows, sequences in self._squares(z, mask):
+            found[rows] = self.classify(self.norm(self.second(self._before(sequences))[:, 0])).to(found.dtype)
+        return found
 
-    def _before(self, bag: torch.Tensor) -> torch.Tensor:
-        """The sequence that comes to the second layer, 1 x (1 + side²) x width, of a bag N x width."""
-        side = isqrt(len(bag) - 1) + 1
-        x = torch.cat([self.token, bag, bag[: side * side - len(bag)]])
-        x = self.first(x[None])[0]
-        return torch.cat([x[:1], self.positions(x[1:], side)])[None]
+    def _squares(self, z: torch.Tensor, mask: torch.Tensor | None) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Bags whose squares have the same side, together: their numbers, and side² instances of each."""
+        sizes = [z.shape[1]] * len(z) if mask is None else mask.sum(dim=1).tolist()
+        sides = [isqrt(size - 1) + 1 for size in sizes]
+        for side in sorted(set(sides)):
+            rows = [i for i, own in enumerate(sides) if own == side]
+            place = torch.arange(side * side, device=z.device)
+            of_bag = torch.stack([torch.where(place < sizes[i], place, place - sizes[i]) for i in rows])
+            if mask is not None:  # where the instances are, should padding stand between them
+                where = mask[rows].logical_not().int().argsort(dim=1, stable=True)
+                of_bag = where.gather(1, of_bag)
+            yield rows, z[rows].gather(1, of_bag.unsqueeze(-1).expand(-1, -1, z.shape[-1]))
+
+    def _before(self, sequences: torch.Tensor) -> torch.Tensor:
+        """What comes to the second layer, B x (1 + side²) x width."""
+        x = self.first(torch.cat([self.token.expand(len(sequences), 1, -1), sequences], dim=1))
+        return torch.cat([x[:, :1], self.positions(x[:, 1:], isqrt(sequences.shape[1]))], dim=1)
 
     def scores(self, features: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         out = features.new_zeros(features.shape[:2])
-        for i, bag in enumerate(_each(self.embed(features), mask)):
-            x = self._before(bag)
-            found = self.second.attend.row(self.second.norm(x))[1 : len(bag) + 1]
-            out[i, slice(len(bag)) if mask is None else mask[i]] = found.to(out.dtype)
+        mask = torch.ones_like(out, dtype=torch.bool) if mask is None else mask
+        for rows, sequences in self._squares(self.embed(features), mask):
+            found = self.second.attend.row(self.second.norm(self._before(sequences)))[:, 1:].to(out.dtype)
+            for i, row in zip(rows, found, strict=True):
+                out[i, mask[i]] = row[: int(mask[i].sum())]
         return out
-
-
-def _each(z: torch.Tensor, mask: torch.Tensor | None) -> list[torch.Tensor]:
-    """The bags one by one, N x width, without their padding."""
-    return list(z) if mask is None else [bag[real] for bag, real in zip(z, mask, strict=True)]
 
 
 @method("mil", version=1)
