@@ -345,3 +345,17 @@ def test_dataset_json_gives_back_what_was_written(tmp_path):
     assert data.name == "Dataset001_Toy" and np.array_equal(everything(data)[:, 0], as_stored(images))
     (folder / "dataset.json").rename(folder / "other.json")
     assert "other.json" in refused(folder / "other.json")
+
+
+def test_the_command_line_uses_the_slices_of_volumes(tmp_path, capsys):
+    from metamed.cli import call
+
+    images, masks = scans()
+    folder = raw_folder(tmp_path / "Dataset001_Toy", images, masks)
+    assert call(["inspect", "--dataset", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "12 images 5x6x1 float32" in shown and "3 volumes seen as their 12 slices" in shown and "tumour" in shown
+    volume(folder / "labelsTr" / "case_001.nii.gz", masks[1][:, :, :3])
+    assert call(["inspect", "--dataset", str(folder)]) == 3
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and "case_001.nii.gz" in said

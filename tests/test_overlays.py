@@ -48,8 +48,9 @@ def test_images_alone_volumes_and_vectors(mil_data):
 
 
 def test_the_page_shows_them_and_no_other_form_does(segmentation_data):
-    answer = Recommendation("squares", "segmentation", "dice", (Candidate(Setup("unet"), 0.8, 0.7, 0.9),), (), {}, "b",
-                            explanation={"labels": ["square: organ (by name)"], "masks": ["80 masks: unet 0.85"]})  # fmt: skip
+    said = {"labels": ["square: organ (by name)"], "masks": ["80 masks: unet 0.85"]}
+    ranking = (Candidate(Setup("unet"), 0.8, 0.7, 0.9),)
+    answer = Recommendation("squares", "segmentation", "dice", ranking, (), {}, "b", explanation=said)
     page = render(answer, "html", examples=segmentation_data)
     pictures = page.split('src="data:image/png;base64,')[1:]
     assert len(pictures) == 4 and "#ffd100" in page and "mind whom you send this page to" in page

@@ -16,9 +16,15 @@ Find = Callable[[str], Any]  # a dataset by its name
 
 
 def read(path: str, images=None, labels=None, group=None, kind=None):
+    """The dataset at a path; of volumes with masks, or without labels, the slices: what runs here learns from 2-D."""
     from metamed.readers import read as look
 
-    return look(path, images=images, labels=labels, group=group, kind=kind)
+    data = look(path, images=images, labels=labels, group=group, kind=kind)
+    if len(data.images.shape) == 5 and data.target is None and data.bags is None:
+        from metamed.readers.volumes import slices
+
+        return slices(data)
+    return data
 
 
 def json_text(value) -> str:
