@@ -11,7 +11,9 @@ from torch import nn
 
 from metamed.errors import UnknownName
 from metamed.flows.networks import NETWORKS, Network
-from metamed.methods import Shape
+from metamed.methods import Assessed, Believed, Shape
+
+EMBEDDED = 32  # dimensions in which triplets are compared while labels are learned
 
 
 class Encoder(nn.Module):
@@ -82,3 +84,12 @@ def momentum(norms: list[nn.Module], value: float) -> Iterator[None]:
     finally:
         for norm, old in zip(norms, before, strict=True):
             norm.momentum = old
+
+
+def assessed(net: Classifier, believed: Believed, **how) -> Assessed:
+    """What people said, learned by heads of its own on a classifier's encoder. how: further fields of `Assessed`."""
+
+    def head(n_outputs: int) -> Classifier:
+        return Classifier(net.encoder, n_outputs, net.dropout.p)
+
+    return Assessed(head(EMBEDDED), head, believed, **how)

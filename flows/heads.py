@@ -63,20 +63,26 @@ def _buffers(module: nn.Module, **values) -> None:
 
 
 def head_of(probe) -> nn.Module:
-    """The module of a fitted probe of `flows.classification.probe`. Raises MetamedError for one that has none."""
+    """The module of a fitted probe of `flows.classification`. Raises MetamedError for one that has none."""
+    if hasattr(probe, "as_module"):
+        return probe.as_module()
     scaler, classifier = (step for _, step in probe.pipeline.steps)
     multi_label = hasattr(classifier, "estimators_")  # one classifier for each label
     parts = classifier.estimators_ if multi_label else [classifier]
     fitted = next((p for p in parts if not hasattr(p, "y_")), None)  # others only ever saw one answer
-    kept = scaler.mean_, scaler.scale_
+    kept = (scaler.mean_, np.ones_like(scaler.mean_)) if hasattr(scaler, "matrix_") else (scaler.mean_, scaler.scale_)
     if hasattr(fitted, "_fit_X"):
         votes = _votes(parts, probe.n_classes, multi_label)
         return Neighbours(*kept, fitted._fit_X, votes, fitted.n_neighbors)
     if hasattr(fitted, "coef_") or hasattr(fitted, "coefs_"):
         if multi_label:
-            return Layers(*kept, _side_by_side([_layers(p, fitted) for p in parts]), True)
-        *hidden, (weight, bias) = _layers(fitted, fitted)
-        return Layers(*kept, [*hidden, _all_classes(weight, bias, fitted.classes_, probe.n_classes)], False)
+            layers = _side_by_side([_layers(p, fitted) for p in parts])
+        else:
+            *hidden, (weight, bias) = _layers(fitted, fitted)
+            layers = [*hidden, _all_classes(weight, bias, fitted.classes_, probe.n_classes)]
+        if hasattr(scaler, "matrix_"):  # features are brought into a space first: the first layer sees them through it
+            layers = [(layers[0][0] @ scaler.matrix_.T, layers[0][1]), *layers[1:]]
+        return Layers(*kept, layers, multi_label)
     raise MetamedError(f"{type(fitted).__name__} cannot be kept as tensors: only linear, MLP and k-NN probes can")
 
 

@@ -35,9 +35,20 @@ class _Answers:
         return replace(self, **{name: np.asarray(v)[rows] for name, v in columns.items() if v is not None})
 
     @property
+    def content(self) -> bytes:
+        """All columns as bytes: equal answers in equal order, equal content."""
+        columns = {f.name: np.asarray(v) for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        return b"".join(name.encode() + _bytes(column) for name, column in columns.items())
+
+    @property
     def persistent(self) -> np.ndarray:
         """Which answers are by annotators who persist, so that they can have a quality of their own, bool (n,)."""
         return np.ones(len(self), bool) if self.slot is None else ~np.asarray(self.slot, bool)
+
+
+def _bytes(column: np.ndarray) -> bytes:
+    """Numbers as float64, anything else as text."""
+    return column.astype(np.float64).tobytes() if column.dtype.kind in "biuf" else "\0".join(map(str, column)).encode()
 
 
 @dataclass(frozen=True, eq=False)

@@ -196,10 +196,12 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """Content hash of images and targets (40 hex): equal data, equal digest, whatever its file is called."""
+        """Content hash of images, targets and assessments (40 hex): equal data, equal digest, whatever file it is."""
         sha = hashlib.sha256(repr((self.images.shape, str(self.images.dtype))).encode())
         for values in (self.target, self.bags):
             sha.update(b"-" if values is None else np.ascontiguousarray(values, dtype=np.int64).tobytes())
+        for answers in (self.triplets, self.ratings):
+            sha.update(b"" if answers is None else answers.content)
         sha.update(np.ascontiguousarray(take(self.images, spread(len(self.images), DIGEST_SAMPLES))).tobytes())
         return sha.hexdigest()[:40]
 

@@ -92,6 +92,7 @@ class Method:
     partner: bool = False  # a recipe that also learns from the images of its first source
     several: bool = False  # a recipe for several sources, one network each
     estimator: bool = False  # fitted on features in one go: it knows no epochs and no learning rate
+    assessed: bool = False  # it also learns from what people said of the images: triplets or ratings
 
 
 METHODS: dict[str, Method] = {}
@@ -115,7 +116,7 @@ def parameters(function: Callable) -> tuple[dict[str, Domain], dict[str, Scalar]
 def method(kind: Kind | Literal["transfer"], *, version: int, name: str | None = None, **traits: bool):
     """Register a build function (contracts in docs/architecture.md §5). Raise `version` when its output changes.
 
-    traits: `partner` and `several` of `Method`.
+    traits: `partner`, `several` and `assessed` of `Method`.
     """
 
     def register(function):
@@ -223,15 +224,53 @@ class Partner:
     weight: float = 1.0
 
 
+# Which answers of people are believed: parameters of every method that learns from assessments.
+Learns = Annotated[str, Choice("any", "triplets", "ratings")]
+Keep = Annotated[str, Choice("all", "quality", "labels")]
+Quality = Annotated[float, Float(0.0, 1.0)]
+
+
+@dataclass(frozen=True)
+class Believed:
+    """Which answers of people a method learns from, and how much each counts.
+
+    learns: triplets or ratings; any: triplets where the dataset has them. keep: all answers; quality: those whose
+    annotators (or, where annotators do not persist, the answers themselves) agree with the others at `minimum` or more
+    (0.5 is chance), each weighed by what lies above chance; labels: triplets that do not contradict experts' labels.
+    """
+
+    learns: str = "any"
+    keep: str = "all"
+    minimum: float = 0.5
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """People's assessments of the target's images, learned before the labels, beside them, or both.
+
+    embed: a module images -> B x E in which triplets are compared. rate: number of attributes -> a module images ->
+    B x A that estimates them. Both share parts with the plan's module. weight: of their loss in every step beside the
+    labels'. epochs: passes over the assessed images before the labels, at `factor` times the learning rate.
+    """
+
+    embed: Any
+    rate: Callable[[int], Any]
+    believed: Believed = Believed()
+    weight: float = 0.0
+    epochs: int = 0
+    factor: float = 1.0
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a recipe hands to training.
 
     groups: (parameters, learning-rate factor, first epoch in which they learn); what is in no group stays frozen.
-    warm_up: what comes before. partner: what is learned beside.
+    warm_up: what comes before. partner: what is learned beside. assessed: what people said, before or beside.
     """
 
     module: Any
     groups: tuple[tuple[list, float, int], ...]
     warm_up: WarmUp | None = None
     partner: Partner | None = None
+    assessed: Assessed | None = None

@@ -44,7 +44,8 @@ class Setup:
     def label(self) -> str:
         """One line for people, e.g. `resnet(depth=50) · finetune from imagenet.coral.mobilenet_v2`."""
         settings = ", ".join(f"{k}={v}" for k, v in sorted(self.hyperparameters.items()))
-        start = f"{self.recipe or 'frozen'} from {' + '.join(self.sources)}" if self.sources else "from scratch"
+        scratch = f"{self.recipe}, from scratch" if self.recipe else "from scratch"
+        start = f"{self.recipe or 'frozen'} from {' + '.join(self.sources)}" if self.sources else scratch
         return f"{self.method}({settings}) · {start}" if settings else f"{self.method} · {start}"
 
 

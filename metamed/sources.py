@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +107,20 @@ def encode(dataset: Dataset, source: Source, path: Path, image_size: int, device
     return _features(model, dataset.images, image_size)
 
 
+def features_of(
+    dataset: Dataset, sources: Sequence[Source], weights: Sequence[Path], image_size: int,
+    known: Mapping[str, np.ndarray], device: str = "auto",
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:  # fmt: skip
+    """(frozen features of every image by all sources side by side, float32 (n, D); those not known before)."""
+    new = {}
+    for source, path in zip(sources, weights, strict=True):
+        key = features_key(source, image_size)
+        if key not in known:
+            new[key] = encode(dataset, source, path, image_size, device)
+    parts = [{**known, **new}[features_key(source, image_size)] for source in sources]
+    return np.concatenate(parts, axis=1).astype(np.float32), new
+
+
 def embedder(
     source: str = "imagenet.coral.mobilenet_v2", store: Store | None = None, *, image_size: int = 96,
     device: str = "auto", download: bool = False,
@@ -165,6 +179,7 @@ def as_source(run: Run, name: str, store: Store) -> Source:
     padded = any(training.PREPROCESSING[p.preprocessing][2] for p in parents)  # its convolutions learned to pad so
     sha256, licence, origin = training.sha256(path), facts.card.license, f"train:{run.id}"
     preprocessing = "own_same" if padded else "own"
-    source = Source(name, network, "supervised", tuple(corpus), preprocessing, sha256, licence, origin)
+    objective = "triplets" if task.kind == "similarity" else "supervised"
+    source = Source(name, network, objective, tuple(corpus), preprocessing, sha256, licence, origin)
     store.add(source)
     return source

@@ -9,6 +9,7 @@ import numpy as np
 
 from metamed.dataset import Dataset, Split
 from metamed.errors import NotApplicable, UnknownName
+from metamed.judged import triplets_as_samples
 from metamed.measures import PRIMARY, get_measure
 from metamed.records import TEST_SHARE, Task
 from metamed.splits import crossvalidation
@@ -31,18 +32,20 @@ def make_task(
     procedure: "given", the dataset's own split (the default where it has one); "holdout", 20 % test; "4-fold",
     "5-fold", "10-fold": cross-validation. All stratified, groups never divided; without groups the 4 and the 10 folds
     of seed 0 are those that OpenML servers make. size: labelled samples that may be used, training and validation
-    together (None: all).
+    together (None: all). Samples of a similarity task are triplets (`metamed.judged.questions`).
     Raises NotApplicable without labels, with one class, or with fewer than 10 labelled samples.
     """
+    whole, dataset = dataset, triplets_as_samples(dataset) if dataset.kind == "similarity" else dataset
     _check_learnable(dataset)
     procedure = procedure or ("given" if _has_own_test(dataset) else "holdout")
     if procedure not in _PROCEDURES:
         raise UnknownName("procedure", procedure, _PROCEDURES)
-    measure = get_measure(measure or PRIMARY[dataset.kind]).name
+    measure = get_measure(measure or PRIMARY[whole.kind]).name
     own = procedure in ("given", "holdout")  # of other procedures the dataset's own validation part is none
     parts = _PROCEDURES[procedure](dataset, seed)
     folds = tuple(_training_part(dataset, rest, test, size, seed, own) for rest, test in parts)
-    return Task(dataset.name, dataset.digest, dataset.kind, target or "target", size, procedure, measure, folds)
+    target = target or ("closer" if whole.kind == "similarity" else "target")
+    return Task(whole.name, whole.digest, whole.kind, target, size, procedure, measure, folds)
 
 
 def _check_learnable(dataset: Dataset) -> None:

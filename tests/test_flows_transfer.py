@@ -8,6 +8,7 @@ import torch
 from conftest import blobs
 
 from metamed import experiments, training
+from metamed.assessments import Ratings
 from metamed.errors import MetamedError, NotApplicable
 from metamed.experiments import make_job, perform, run_setup
 from metamed.flows.transfer.cotraining import Beside
@@ -221,7 +222,9 @@ def test_a_soup_never_scores_less_than_its_best_part(classification_data):
 def test_every_recipe_runs_from_a_source(recipe, trained, classification_data):
     store, source, data = trained
     setup = Setup("small_cnn", QUICK, recipe, (source.name,))
-    run = run_setup(setup, make_task(classification_data), classification_data, store, find={"origin": data}.get)
+    rated = Ratings(np.arange(60), np.zeros(60, int), np.full(60, "place"), classification_data.target.astype(float))
+    target = replace(classification_data, ratings=rated if get_method(recipe).assessed else None)
+    run = run_setup(setup, make_task(target), target, store, find={"origin": data}.get)
     assert run.error is None and 0 <= run.score("auc") <= 1 and run.weights == (source.sha256,)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import metamed
-from metamed.errors import MetamedError, UnknownName
+from metamed.errors import MetamedError, NotApplicable, UnknownName
 from metamed.methods import (
     Choice,
     Float,
@@ -142,8 +142,64 @@ def test_probes_take_several_labels(name):
     assert answer.shape == (80, 3) and ((answer > 0.5) == y).mean() > 0.9
 
 
+@pytest.mark.parametrize("name", [n for n, m in methods("classification").items() if m.assessed])
+@pytest.mark.parametrize("learns", ["triplets", "ratings"])
+def test_contract_of_probes_that_learn_from_assessments(name, learns):
+    """They say what they believe; what was said moves them, or is not for them."""
+    from metamed.judged import Judged
+    from metamed.methods import Shape
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 5))
+    y = (x[:, 0] > 0).astype(int)
+    rows = rng.permuted(np.tile(np.arange(40), (200, 1)), axis=1)[:, :3]
+    index = np.arange(40)
+    said = {"triplets": Judged(index, np.ones(200), triplets=rows),
+            "ratings": Judged(index, np.ones((40, 1)), scores=x[:40, 1:2], attributes=("a",))}[learns]  # fmt: skip
+    probe, plain = (get_method(name).build(Shape(5, (), 2)) for _ in range(2))
+    if probe.believed.learns not in ("any", learns):
+        with pytest.raises(NotApplicable, match=probe.believed.learns):
+            probe.assessed(x[:40], said)
+        return
+    probe.assessed(x[:40], said)
+    answer = probe.fit(x[40:], y[40:]).predict(x)
+    assert answer.shape == (60, 2) and np.isfinite(answer).all()
+    assert not np.allclose(answer, plain.fit(x[40:], y[40:]).predict(x))
+
+
+@pytest.mark.parametrize("name", sorted(methods("similarity")))
+def test_contract_of_similarity_methods(name):
+    """Networks embed images and lower the triplet loss; metrics embed features. Both say whose answers they believe."""
+    import torch
+
+    from metamed.methods import Shape
+    from metamed.training.assessed import preferred, triplet_loss
+
+    torch.manual_seed(0)
+    rng, rows = np.random.default_rng(0), np.array([[0, 1, 2], [3, 4, 5], [2, 1, 0]])
+    if name.startswith("probe."):
+        x = rng.normal(size=(12, 5))
+        built = get_method(name).build(Shape(5, (), 0)).fit(x, rows)
+        assert built.believed.learns == "triplets" and built.embed(x).shape[0] == 12
+        assert preferred(built.embed(x), rows).mean() >= preferred(x, rows).mean() - 0.05
+        return
+    net = get_method(name).build(Shape(3, (16, 16), 0))
+    images, losses = torch.rand(6, 3, 16, 16), []
+    assert net(images).ndim == 2 and net.believed.learns == "triplets" and net.encoder(images).ndim == 2
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.01)
+    for _ in range(4):
+        loss = triplet_loss(*net(images)[torch.from_numpy(rows[:2].T)])
+        losses.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert min(losses[1:]) < losses[0]
+
+
 @pytest.mark.parametrize("name", sorted(methods("transfer")))
 def test_contract_of_recipes(name):
+    import torch
+
     from metamed.methods import Shape
 
     shape = Shape(3, (32, 32), 3)
@@ -152,3 +208,10 @@ def test_contract_of_recipes(name):
     trained = {id(p) for parameters_, factor, epoch in plan.groups for p in parameters_}
     assert plan.module is net and {id(p) for p in net.head.parameters()} <= trained
     assert trained <= {id(p) for p in net.parameters()}
+    recipe = get_method(name)
+    assert ((plan.assessed is not None), (plan.partner is not None)) == (recipe.assessed, recipe.partner)
+    if plan.assessed:
+        said, images = plan.assessed, torch.rand(2, 3, 32, 32)
+        assert said.epochs or said.weight, "learned before or beside"
+        assert said.embed(images).ndim == 2 and said.rate(3)(images).shape == (2, 3)
+        assert said.embed.encoder is net.encoder and said.rate(3).encoder is net.encoder

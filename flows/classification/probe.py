@@ -58,6 +58,35 @@ def _one_scale():
     return OneScale()
 
 
+class Space:
+    """Features (n, D) in other coordinates: (x - mean) @ matrix, (n, k); a step of a scikit-learn pipeline."""
+
+    def __init__(self, mean: np.ndarray, matrix: np.ndarray):
+        self.mean_, self.matrix_ = mean, matrix
+
+    def fit(self, x, y=None):
+        return self
+
+    def transform(self, x: np.ndarray) -> np.ndarray:
+        return (x - self.mean_) @ self.matrix_
+
+
+class LinearProbe(_Probe):
+    """Logistic regression in the `space` that assessments made. assessed(x, said), before fit, has to set it: x are
+    features of the images that were judged, said is what was said of them (`metamed.judged.Judged`). Where nothing was
+    said, features are divided by their common deviation."""
+
+    def __init__(self, n_classes: int, c: float):
+        from sklearn.linear_model import LogisticRegression
+
+        super().__init__(LogisticRegression(C=c, max_iter=1000), n_classes)
+        self.space: Space | None = None
+
+    def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None) -> LinearProbe:
+        self.pipeline.steps[0] = ("space", self.space or _one_scale())
+        return super().fit(x, y, groups)
+
+
 @method("classification", version=1, name="probe.linear")
 def linear(
     shape: Shape,

@@ -14,10 +14,11 @@ from metamed.dataset import Dataset, Split
 from metamed.ensembles import mixed, weigh
 from metamed.errors import MetamedError
 from metamed.jobs import Job, Outcome, Way, is_probe, own, setting_of, side_of, weights_file
+from metamed.judged import Judged, judged
 from metamed.measures import get_measure
-from metamed.methods import Plan, Shape, get_method
+from metamed.methods import Believed, Plan, Shape, get_method
 from metamed.robustness import SHIFTS, shifted
-from metamed.sources import encode, features_key, frozen, load_source
+from metamed.sources import features_of, frozen, load_source
 from metamed.training.answers import NetworkAnswer, ProbeAnswer
 
 
@@ -124,7 +125,7 @@ def _fit(job: Job, split: Split, images: tuple[np.ndarray, ...], progress: Calla
     training.seed_everything(job.seed)
     shape = _shape(job, 3 if x.shape[1] == 1 else x.shape[1], x.shape[-1])
     net = get_method(job.setup.method).build(shape, **own(job.setup, job.setup.method))
-    plan, normalise = _plan(job, net, shape)
+    plan, normalise = plan_of(job, net, shape)
     return training.fit(
         plan,
         x,
@@ -135,6 +136,7 @@ def _fit(job: Job, split: Split, images: tuple[np.ndarray, ...], progress: Calla
         normalise=normalise,
         unlabelled=_unlabelled(job, split) if plan.warm_up else None,
         partner=_partner(job, len(x)) if plan.partner else None,
+        assessed=_assessed(job, split, plan.assessed.believed) if plan.assessed else None,
         seed=job.seed,
         device=job.device,
         precision=job.precision,
@@ -146,12 +148,29 @@ UNLABELLED = 1000  # images at the most that a warm-up passes through, so that i
 
 
 def _unlabelled(job: Job, split: Split) -> np.ndarray:
+    chosen = _some(outside_test(job.dataset, split), UNLABELLED, job.seed)
+    return training.load_images(job.dataset.images, chosen, _side(job))
+
+
+def outside_test(data: Dataset, split: Split) -> np.ndarray:
     """Images that may be looked at without their labels: all but those of the test part and of its groups."""
-    data, test = job.dataset, np.array(split.test)
+    test = np.array(split.test)
     allowed = np.setdiff1d(np.arange(len(data.images)), test)
-    if data.groups is not None:
-        allowed = allowed[~np.isin(data.groups[allowed], data.groups[test])]
-    return training.load_images(data.images, _some(allowed, UNLABELLED, job.seed), _side(job))
+    return allowed if data.groups is None else allowed[~np.isin(data.groups[allowed], data.groups[test])]
+
+
+def _judged(job: Job, split: Split, believed: Believed) -> Judged:
+    """What people said of images outside the test part, where labels of the training part may be known."""
+    labels = None
+    if not job.dataset.multi_label:
+        labels = np.full(job.dataset.n_samples, -1)
+        labels[list(split.train)] = job.dataset.target[list(split.train)]
+    return judged(job.dataset, outside_test(job.dataset, split), believed, labels)
+
+
+def _assessed(job: Job, split: Split, believed: Believed) -> tuple[np.ndarray, Judged]:
+    said = _judged(job, split, believed)
+    return training.load_images(job.dataset.images, said.index, _side(job)), said
 
 
 def _partner(job: Job, n: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -166,15 +185,15 @@ def _some(indices: np.ndarray, n: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(indices)[:n])
 
 
-def _plan(job: Job, net, shape: Shape):
+def plan_of(job: Job, net, shape: Shape) -> tuple[Plan, tuple | None]:
     """The recipe's plan for a network that holds its source's weights, and the source's pixel normalisation."""
     if job.setup.recipe is None:
         return Plan(net, ((list(net.parameters()), 1.0, 0),)), None
-    if not job.sources:
-        raise MetamedError(f"recipe '{job.setup.recipe}' needs a source to start from")
-    mean, sd = load_source(net.encoder, job.sources[0], job.weights[0])
     recipe = get_method(job.setup.recipe)
-    return recipe.build(net, job.setup.sources, shape, **own(job.setup, recipe.name)), (mean, sd)
+    if not job.sources and not recipe.assessed:
+        raise MetamedError(f"recipe '{job.setup.recipe}' needs a source to start from")
+    normalise = load_source(net.encoder, job.sources[0], job.weights[0]) if job.sources else None
+    return recipe.build(net, job.setup.sources, shape, **own(job.setup, recipe.name)), normalise
 
 
 def _probe(job: Job, split: Split) -> Outcome:
@@ -183,19 +202,16 @@ def _probe(job: Job, split: Split) -> Outcome:
 
     if not job.sources:
         raise MetamedError(f"{job.setup.method} needs a source whose features it probes")
-    known = dict(job.features)
     size = setting_of(job.setup)["image_size"]
-    for source, path in zip(job.sources, job.weights, strict=True):
-        key = features_key(source, size)
-        if key not in known:
-            known[key] = encode(job.dataset, source, path, size, job.device)
-    x = np.concatenate([known[features_key(s, size)] for s in job.sources], axis=1).astype(np.float32)
+    x, new = features_of(job.dataset, job.sources, job.weights, size, job.features, job.device)
     y = job.dataset.target
     training.seed_everything(job.seed)
     probe = get_method(job.setup.method).build(_shape(job, x.shape[1], size), **own(job.setup, job.setup.method))
+    if get_method(job.setup.method).assessed:
+        said = _judged(job, split, probe.believed)
+        probe.assessed(x[said.index], said)
     probe.fit(x[list(split.train)], y[list(split.train)], None)
     answers = [np.exp(probe.predict(x[list(part)])) for part in (split.validation, split.test)]
-    new = {k: v for k, v in known.items() if k not in job.features}
     kept = {"probe.safetensors": training.weights_bytes(head_of(probe))} if job.keep_weights else {}
     return Outcome(*answers, lambda: _probe_answer(job, head_of(probe)), {"precision": "fp32"}, kept, new)
 

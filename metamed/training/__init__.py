@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from metamed.errors import MetamedError
+from metamed.judged import Judged
 from metamed.methods import Choice, Float, Int, Partner, Plan, WarmUp, parameters
+from metamed.training.assessed import Lesson
 from metamed.training.images import augmented, load_images, pixel_statistics
 from metamed.training.loop import batches, descend, learn, optimiser_of, release, set_training
 from metamed.training.precision import autocast, choose_precision, pick_device
@@ -33,7 +35,8 @@ from metamed.training.weights import (
 __all__ = [
     "DEFAULTS", "LOSSES", "PREPROCESSING", "SPACE", "VERSION", "Fitted", "Model", "averaged", "choose_precision", "fit",
     "learn", "load_encoder", "load_images", "logits_of", "pad_as_tensorflow", "pick_device", "pixel_statistics",
-    "preprocessing_of", "probabilities", "read_weights", "seed_everything", "sha256", "soup", "weights_bytes",
+    "preprocessing_of", "probabilities", "read_weights", "seed_everything", "sha256", "soup", "warm_up",
+    "weights_bytes",
 ]  # fmt: skip
 
 VERSION = 1  # raised by hand whenever the same setup and seed would train to another result
@@ -89,6 +92,7 @@ def fit(
     normalise: tuple | None = None,
     unlabelled: np.ndarray | None = None,
     partner: tuple[np.ndarray, np.ndarray] | None = None,
+    assessed: tuple[np.ndarray, Judged] | None = None,
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
@@ -98,24 +102,28 @@ def fit(
 
     setting: values for every name of `SPACE`. normalise: (mean, sd); from x if None. progress(epoch, epochs, loss).
     unlabelled: images like x for the plan's warm-up (x if None). partner: images and targets of the plan's partner.
+    assessed: images, and what people said of them, where the plan learns it.
     Stops early, and raises FloatingPointError, as `loop.learn` does.
     """
     on, generator = pick_device(device), seed_everything(seed)
     model = Model(plan.module, *(normalise or pixel_statistics(x))).to(on, memory_format=torch.channels_last)
-    side = None if plan.partner is None else _Beside(plan.partner, partner, model, setting["augment"])
-    plan = plan if side is None else replace(plan, groups=(*plan.groups, (side.own, 1.0, 0)))
+    sides = [] if plan.partner is None else [_Beside(plan.partner, partner, model, setting["augment"])]
+    lesson = None if plan.assessed is None else Lesson(plan.assessed, assessed[1], assessed[0], model, setting)
+    sides += [lesson] if lesson and plan.assessed.weight else []
+    plan = replace(plan, groups=(*plan.groups, *((side.own, 1.0, 0) for side in sides)))
     images, targets = _on(x, on), _on(y, on)
     release(plan, math.inf)
     set_training(model)
     if precision == "auto":
         precision = choose_precision(model, images[: setting["batch_size"]], on)
     if plan.warm_up:
-        _warm_up(plan.warm_up, model, _on(x if unlabelled is None else unlabelled, on), setting, precision, generator)
+        warm_up(plan.warm_up, model, _on(x if unlabelled is None else unlabelled, on), setting, precision, generator)
+    if lesson:
+        lesson.before(precision, generator)
 
     def batch_loss(batch: np.ndarray, generator: torch.Generator) -> torch.Tensor:
         logits = model(augmented(images[batch], setting["augment"], generator))
-        beside = 0.0 if side is None else side.loss(len(batch), generator)
-        return LOSSES[loss](logits.float(), targets[batch]) + beside
+        return LOSSES[loss](logits.float(), targets[batch]) + sum(s.beside(len(batch), generator) for s in sides)
 
     def validation_loss() -> float:
         x, y = validation
@@ -132,14 +140,14 @@ def _on(values: np.ndarray, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(values).to(device)
 
 
-def _warm_up(
-    warm_up: WarmUp, model: Model, images: torch.Tensor, setting: dict, precision: str, generator: torch.Generator
+def warm_up(
+    first: WarmUp, model: Model, images: torch.Tensor, setting: dict, precision: str, generator: torch.Generator
 ) -> None:
     """Pass unlabelled images through the objective; where it has a loss, all of its parameters lower it."""
-    objective = warm_up.objective.to(images.device, memory_format=torch.channels_last)
+    objective = first.objective.to(images.device, memory_format=torch.channels_last)
     objective.requires_grad_(True).train()
-    optimiser = optimiser_of(((objective.parameters(), warm_up.factor, 0),), setting)
-    for _ in range(warm_up.epochs):
+    optimiser = optimiser_of(((objective.parameters(), first.factor, 0),), setting)
+    for _ in range(first.epochs):
         for batch in batches(len(images), setting["batch_size"], generator):
             with autocast(images.device, precision):
                 value = objective(model.scaled(images[batch]))
@@ -165,7 +173,7 @@ class _Beside:
         self.own = [p for p in self.model.parameters() if id(p) not in shared]
         self.weight, self.augment = partner.weight, augment
 
-    def loss(self, n: int, generator: torch.Generator) -> torch.Tensor:
+    def beside(self, n: int, generator: torch.Generator) -> torch.Tensor:
         batch = torch.randint(len(self.images), (n,), generator=generator).to(self.images.device)
         logits = self.model(augmented(self.images[batch], self.augment, generator))
         return self.weight * LOSSES[self.kind](logits.float(), self.targets[batch])
