@@ -75,6 +75,7 @@ def judge(
 ) -> Judged:
     """Learn a variant on the training bags, again on parts of them and with other seeds, and ask all of the test bags.
 
+    Models of parts differ in the seed too: networks that start alike end alike, which says nothing of the bags.
     bags: all, arrays (instances, …); train, test: indices into them. others: other variants, each learned once.
     Raises NotApplicable where the test bags are all of one class: nothing could be told from them.
     """
@@ -90,7 +91,7 @@ def judge(
         tuple(np.split(np.arange(ends[-1]), ends[:-1])),
         _scores([model], asked)[0],
         finding_probability(model, asked),
-        _scores([fit(part, seed) for part in parts], asked),
+        _scores([fit(part, seed + i) for i, part in enumerate(parts)], asked),
         _scores([fit(train, seed + 1 + s) for s in range(seeds)], asked),
         _scores([other(train, seed) for other in others], asked),
         Changes.of(model, asked, np.asarray(target)[test] > 0, rng),

@@ -1,0 +1,93 @@
+"""A setup as a function from bags and their classes to a model, so that it can be learned again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from metamed import training
+from metamed.dataset import ArrayImages, Dataset, Split
+from metamed.errors import NotApplicable
+from metamed.experiments import make_job
+from metamed.jobs import Job, is_frozen, own, setting_of
+from metamed.jobs import mil as jobs
+from metamed.methods import get_method
+from metamed.records import Setup, Task
+from metamed.sources import encode, features_key
+from metamed.store import Store
+from metamed.training import mil
+from metamed.trust.judging import Model
+
+Learn = Callable[[Sequence[np.ndarray], np.ndarray, int], Model]  # bags, their classes, seed -> a model of them
+PANEL = ("single_instance", "mi_svm_bags", "miles", "citation_knn", "attention")  # whose opinion is asked for: unlike
+# each other, and learned within a second
+VALIDATION = 5  # a network chooses its epoch on every fifth of the bags that it is given
+
+
+@dataclass(frozen=True)
+class NetworkModel:
+    """A trained network of bags as a `Model`."""
+
+    answer: Any
+
+    def predict(self, bags: Sequence[np.ndarray]) -> np.ndarray:
+        logits = mil.logits_of(self.answer, bags, range(len(bags))).astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+    def scores(self, bag: np.ndarray) -> np.ndarray:
+        return mil.instance_scores(self.answer, bag)
+
+
+def learner(setup: Setup, dataset: Dataset, store: Store, *, device: str = "auto") -> tuple[mil.Bags, Learn]:
+    """(the dataset's bags as the setup's method takes them, how it learns from such bags).
+
+    Frozen features are taken from the store or computed once. Raises NotApplicable for what does not learn from bags.
+    """
+    method = get_method(setup.method)
+    if method.kind != "mil" or dataset.bags is None or dataset.target is None:
+        raise NotApplicable(f"{setup.label} on {dataset.name}: a method for bags, and bags with labels, are needed")
+    task = Task(dataset.name, dataset.digest, "mil", "target", None, "given", "auc", ())
+    job = make_job(setup, task, dataset, store, device=device)
+    if is_frozen(job.setup):
+        features = np.concatenate([_features(job, i) for i in range(len(job.sources))], axis=1)
+        job = replace(job, dataset=replace(dataset, images=ArrayImages(features.astype(np.float32))), sources=(),
+                      weights=(), setup=replace(job.setup, sources=()))  # fmt: skip
+    side = None if len(job.dataset.images.shape) == 2 else jobs.side_of(job.setup, *job.dataset.images.shape[2:4])
+    return mil.Bags.of(job.dataset, side), partial(_fitted if method.estimator else _trained, job)
+
+
+def _features(job: Job, source: int) -> np.ndarray:
+    size = setting_of(job.setup)["image_size"]
+    known = job.features.get(features_key(job.sources[source], size))
+    return encode(job.dataset, job.sources[source], job.weights[source], size, job.device) if known is None else known
+
+
+def _fitted(job: Job, bags: Sequence[np.ndarray], target: np.ndarray, seed: int) -> Model:
+    training.seed_everything(seed)
+    shape = jobs.shape_of(job.setup, bags[0].shape[1:], job.dataset.n_classes)
+    return get_method(job.setup.method).build(shape, **own(job.setup, job.setup.method)).fit(bags, target)
+
+
+def _trained(job: Job, bags: Sequence[np.ndarray], target: np.ndarray, seed: int) -> Model:
+    """A network trained on four fifths of the bags, its epoch chosen on the rest."""
+    held = _every_fifth(target, seed)
+    train = np.setdiff1d(np.arange(len(bags)), held)
+    data = Dataset(job.dataset.name, ArrayImages(np.concatenate(bags)), np.asarray(target, np.int64),
+                   bags=np.repeat(np.arange(len(bags)), [len(bag) for bag in bags]), card=job.dataset.card)  # fmt: skip
+    split = Split(tuple(train.tolist()), tuple(held.tolist()), (int(held[0]),))
+    return NetworkModel(jobs.run(replace(job, dataset=data, seed=seed), split, None).answer())
+
+
+def _every_fifth(target: np.ndarray, seed: int) -> np.ndarray:
+    """A fifth of the bags of each class, at least one."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for k in np.unique(target):
+        bags = rng.permutation(np.flatnonzero(target == k))
+        parts.append(bags[: max(1, len(bags) // VALIDATION)])
+    return np.sort(np.concatenate(parts))
