@@ -140,6 +140,12 @@ class Collected:
             sql = "INSERT INTO collected_answer VALUES (?, ?, ?, ?, ?) ON CONFLICT (question) DO NOTHING"
             return db.execute(sql, row).rowcount == 1
 
+    def count(self) -> int:
+        """How many answers there are."""
+        sql = "SELECT count(*) FROM collected_answer a JOIN collected_question q ON q.id = a.question " \
+              "JOIN collected_study s ON s.id = q.study WHERE s.digest = ? AND (? IS NULL OR s.name = ?)"  # fmt: skip
+        return self._db.all(sql, self.digest, self.name, self.name)[0][0]
+
     def answers(self, person: str | None = None) -> list[Answer]:
         """All answers, or those of one person, in the order in which they came."""
         sql = _ANSWERS + ("" if person is None else "AND q.person = ? ") + "ORDER BY a.rowid"

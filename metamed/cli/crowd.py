@@ -1,0 +1,49 @@
+"""The commands about people's answers: collecting them, and how good they are."""
+
+from pathlib import Path
+
+from metamed.cli import options as o
+from metamed.cli.given import read
+from metamed.cli.options import Common, option
+
+HOST = option(str, "--host", "Address to listen on; any but localhost shows the images to other machines.")
+PORT = option(int, "--port", "Port to listen on.", min=0, max=65535)
+STUDY = option(str, "--study", "Name of the study: people, answers and order of questions belong to it.")
+QUESTIONS = option(int, "--questions", "Questions to each person.", min=1)
+CHECKS = option(float, "--checks", "Share of attention checks: one candidate is the image itself.", min=0, max=1)
+REPEATS = option(float, "--repeats", "Share of questions asked again, sides drawn anew.", min=0, max=1)
+SHARED = option(float, "--shared", "Share of questions that everybody is asked.", min=0, max=1)
+CONDITIONS = option(str, "--conditions", "plain | points | game, or several with commas: people are spread over them.")
+AT_RANDOM = option(bool, "--at-random", "Choose questions at random instead of those that would teach most.")
+AMONG = option(int, "--among", "Ask about this many of the images, evenly spread; 0: all.", min=0)
+CONFIDENCE = option(bool, "--confidence", "Ask after each answer how sure one is.")
+INSTRUCTION = option(str | None, "--instruction", "The question above the images.")
+KEY = option(str | None, "--key", "Key that the address holds where other machines are let in; drawn if not given.")
+EXPORT = option(Path | None, "--export", "Write the answers as a table (CSV) and stop.")
+
+
+def collect(
+    common: Common, dataset: o.DATASET, host: HOST = "localhost", port: PORT = 8080, study: STUDY = "first",
+    questions: QUESTIONS = 100, checks: CHECKS = 0.05, repeats: REPEATS = 0.05, shared: SHARED = 0.1,
+    conditions: CONDITIONS = "plain", at_random: AT_RANDOM = False, among: AMONG = 0, confidence: CONFIDENCE = False,
+    instruction: INSTRUCTION = None, key: KEY = None, images: o.IMAGES = None, export: EXPORT = None,
+):  # fmt: skip
+    """Ask people which images look alike, on a local web page; answers are kept in your store at once, each once."""
+    from metamed import collecting
+    from metamed.serving import LOOPBACK
+
+    data, store = read(dataset, images), common.own()
+    if export:
+        print(f"{collecting.export(store, data, export, study)} answers written to {export}")
+        return
+    words = {"instruction": instruction} if instruction else {}
+    settings = collecting.Settings(questions, checks, repeats, shared, tuple(conditions.split(",")),
+                                   not at_random, among, confidence, **words)  # fmt: skip
+    if host not in LOOPBACK:
+        common.say("other machines can see these images: give the address, with its key, to nobody else. It is not "
+                   "encrypted; put a server that speaks HTTPS before it where strangers share the network")  # fmt: skip
+
+    def ready(address: str) -> None:
+        print(f"asking at {address} (Ctrl-C stops; the answers lie in {store.path})", flush=True)
+
+    collecting.collect(data, store, settings, study=study, host=host, port=port, key=key, ready=ready)
