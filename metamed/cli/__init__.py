@@ -43,15 +43,18 @@ def recommend(
     common: Common, dataset: o.DATASET, top: o.TOP = 5, kind: o.KIND = None, budget: o.BUDGET = None,
     device: o.DEVICE = None, licence: o.LICENCE = None, as_unknown: o.AS_UNKNOWN = False,
     max_samples: o.MAX_SAMPLES = 5000, images: o.IMAGES = None, labels: o.LABELS = None, group: o.GROUP = None,
-    as_json: o.JSON = False, report: o.REPORT = None, explain: o.EXPLAIN = False,
+    as_json: o.JSON = False, report: o.REPORT = None, explain: o.EXPLAIN = False, label_kind: o.LABEL_KIND = None,
+    reference_run: o.REFERENCE_RUN = False,
 ):  # fmt: skip
     """Rank the setups most likely to work on a dataset, with score, interval, cost and reasons."""
     from metamed.recommend import recommend as answer
     from metamed.report import render, write
 
     data = read(dataset, images, labels, group, kind)
-    r = answer(data, common.evidence(), top=top, budget=budget, device=device, licence=licence, as_unknown=as_unknown,
-               max_samples=max_samples or None, seed=common.seed, explain=explain)  # fmt: skip
+    r = answer(data, common.evidence(), kind=kind, top=top, budget=budget, device=device, licence=licence,
+               as_unknown=as_unknown, max_samples=max_samples or None, seed=common.seed, explain=explain,
+               label_kind=label_kind or (), reference_run=common.own() if reference_run else None,
+               progress=common.progress)  # fmt: skip
     if report:
         write(r, report, data if r.kind == "segmentation" else None)
     print(render(r, "json" if as_json else "text", given=dataset))

@@ -40,6 +40,11 @@ DEEP = option(bool, "--deep", "Also what needs a frozen network, on its embeddin
 CSV = option(bool, "--csv", "Comma-separated name,value rows.")
 REPORT = option(Path | None, "--report", "Also write a report: .html, .md, .json or .txt.")
 EXPLAIN = option(bool, "--explain", "Also say what moved each candidate up or down.")
+LABEL_KIND = option(
+    list[str] | None, "--label-kind", "What masks outline, e.g. tumour, or liver=organ for one class; may be repeated:"
+    " tool | thin structure | cells | tumour | lesion | organ | part of an organ | part of a tumour.",
+)  # fmt: skip
+REFERENCE_RUN = option(bool, "--reference-run", "Make one short run on the dataset first; it moves all scores.")
 FEATURES = option(str | None, "--group", "Only this group of meta-features.")
 RANK = option(int | None, "--rank", "Run the setup that `recommend` ranks there.", min=1)
 METHOD = option(str | None, "--method", "Method to run.", autocompletion=_method_names)

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from metamed.errors import EmptyStore, NotApplicable, ReadError, UnknownName
 from metamed.measures import PRIMARY
 from metamed.metafeatures import extract
 from metamed.metalearner import SHIPPED, VERSION, MetaLearner
-from metamed.recommend import caution
+from metamed.recommend import caution, reference, segmentation
 from metamed.recommend.costs import Costs, parse_minutes, side_of
 from metamed.recommend.wishes import Wishes, licences
 from metamed.records import Candidate, Recommendation, Setup, content_id
@@ -44,30 +44,42 @@ def recommend(
     max_samples: int = 5000,
     seed: int = 0,
     explain: bool = False,
+    label_kind: Iterable[str] = (),
+    reference_run: Store | None = None,
+    progress: Callable | None = None,
 ) -> Recommendation:
     """The `top` setups most likely to work on a dataset, each with score, 90 % interval, cost and evidence.
 
     store: evidence; the user's store united with what ships by default. budget: minutes, or "30m", "2h". device: cpu
     or cuda, the one that budget and cost are about. licence: "commercial" leaves out sources that forbid it or say
     nothing. as_unknown: forget every dataset of its family, and all that was learned from them. explain: also say what
-    moved each candidate. Raises NotApplicable where nothing can be learned from the data or nothing fits the wishes,
-    EmptyStore without evidence.
+    moved each candidate. label_kind: of segmentations, what is to be outlined, e.g. "tumour" or "liver=organ".
+    reference_run: a store; one short run on the dataset (within the budget, else five minutes) is made first, kept
+    there, and moves all scores. Raises NotApplicable where nothing can be learned from the data or nothing fits the
+    wishes, EmptyStore without evidence.
     """
     wishes = Wishes(None if budget is None else parse_minutes(budget), device, licence)
     store = Store.united() if store is None else store
     data = as_kind(dataset, kind)
-    n_train, procedure = caution.training_size(data, data.kind)
+    kind = kind or data.kind  # images alone can be of a kind that they do not show
+    n_train, procedure = caution.training_size(data, kind)
     known = store.known(data)
     family = {data.family, *(store.dataset(digest).family for digest, _, _ in known)}
     if as_unknown:
         store, known = forget(store, family), []
-    evidence = Evidence.of(store, data.kind)
     vector = extract(data, max_samples=max_samples, seed=seed)
-    learner, facts = learner_of(data.kind, store, evidence.rows, seed), DatasetFacts.of(data)
-    asked = facts.words | vector | facts.numbers
+    labels, of_labels = segmentation.labels_of(data, kind, label_kind, seed=seed)
+    if reference_run is not None:
+        made = reference.reference_run(data, kind, store, reference_run, n_train, most=wishes.budget, seed=seed,
+                                       progress=progress)  # fmt: skip
+        store = reference.with_run(store, made, data, vector, reference_run)
+        known = store.known(data)
+    evidence = Evidence.of(store, kind)
+    learner, facts = learner_of(kind, store, evidence.rows, seed), DatasetFacts.of(data)
+    asked = facts.words | vector | facts.numbers | of_labels
     candidates = learner.predict(asked, evidence.setups, store)
     candidates, own = with_own_runs(candidates, evidence, known, data)
-    costs = Costs(data.kind, store)
+    costs = Costs(kind, store)
     candidates = [replace(c, cost=costs.minutes(c.setup, n_train, side_of(data), data.n_samples)) for c in candidates]
     candidates, notes = wishes.keep(_allowed(candidates, store, family), store)
     ranking = tuple(sorted(candidates, key=_order))[:top]
@@ -79,13 +91,15 @@ def recommend(
         "n_train": n_train, "why": _why(ranking, near, evidence, known, own), "nearest": near.nearest,
         "distance_limit": near.limit, "known": known, "licences": licences(used, store),
     }  # fmt: skip
+    if labels:
+        explanation |= segmentation.explained(data, labels, ranking, store, n_train)
     if explain:
         explanation["moved"] = learner.explain(asked, [c.setup for c in ranking], store)
         explanation["nearest_runs"] = evidence.best_runs([name for name, _ in near.nearest])
     assumptions = (*data.assumptions, *notes, *_cost_notes(ranking, device), *how)
-    warnings = (*_distance_warnings(near), *caution.warnings_of(data))
-    return Recommendation(data.name, data.kind, PRIMARY[data.kind], ranking, sources, vector, learner.basis,
-                          caution.facts_line(data, data.kind), assumptions, warnings, explanation)  # fmt: skip
+    warnings = (*_distance_warnings(near), *segmentation.warnings_of(data, labels), *caution.warnings_of(data))
+    return Recommendation(data.name, kind, PRIMARY[kind], ranking, sources, vector, learner.basis,
+                          caution.facts_line(data, kind), assumptions, warnings, explanation)  # fmt: skip
 
 
 # ---- the dataset, seen as a kind
@@ -104,10 +118,10 @@ def as_kind(dataset: Dataset, kind: Kind | None) -> Dataset:
     if kind not in seen:
         raise UnknownName("kind", kind, seen)
     view = seen[kind]()
-    lacking = {"classification": view.target is None, "segmentation": view.masks is None,
+    lacking = {"classification": view.target is None, "segmentation": len(view.images.shape) < 4,
                "similarity": view.triplets is None, "mil": view.bags is None}[kind]  # fmt: skip
     if lacking:
-        need = {"classification": "target", "segmentation": "masks", "similarity": "triplets", "mil": "bags"}[kind]
+        need = {"classification": "target", "segmentation": "images", "similarity": "triplets", "mil": "bags"}[kind]
         raise NotApplicable(f"{dataset.name} cannot be seen as {kind}: it has no {need}. It is {dataset.kind}")
     return view
 
