@@ -1,14 +1,23 @@
-"""The compiled kernel. It is optional: without a C compiler the same values come from numpy, only slower."""
+"""The compiled kernels. They are optional: without a C compiler the same values come from numpy, only slower."""
 
 from setuptools import Extension, setup
 
-PIXELS = Extension(
-    "_metamed_pixels",  # beside the package, not in it: a checkout, which shadows the package, finds it too
-    ["metamed/metafeatures/pixels.c"],
-    # no fused operations: values are those of numpy, to the last bit of every grey level
-    extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno", "-fopenmp-simd"],
-    py_limited_api=True,
-    optional=True,
-)
 
-setup(ext_modules=[PIXELS], options={"bdist_wheel": {"py_limited_api": "cp311"}})
+def kernel(name: str, source: str) -> Extension:
+    """One file of C as a module."""
+    return Extension(
+        name,  # beside the package, not in it: a checkout, which shadows the package, finds it too
+        [source],
+        # no fused operations: values are those of numpy, to the last bit of every grey level
+        extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno", "-fopenmp-simd"],
+        py_limited_api=True,
+        optional=True,
+    )
+
+
+KERNELS = [
+    kernel("_metamed_pixels", "metamed/metafeatures/pixels.c"),
+    kernel("_metamed_triplets", "metamed/crowd/triplets.c"),
+]
+
+setup(ext_modules=KERNELS, options={"bdist_wheel": {"py_limited_api": "cp311"}})

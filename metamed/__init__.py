@@ -14,6 +14,7 @@ if (Path(__file__).parent.parent / "flows" / "blocks.py").exists():
 _ROOMS = {
     "dataset": ("Dataset", "Card"),
     "assessments": ("Triplets", "Ratings"),
+    "crowd": ("annotator_quality", "embed", "keep_reliable"),
     "records": ("Setup", "Task", "Run", "Source", "Recommendation"),
     "errors": ("MetamedError",),
     "methods": ("methods", "sample_setups"),

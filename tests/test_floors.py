@@ -16,6 +16,7 @@ FLOORS = """
 0  dataset
 0  records
 1  methods measures readers executors robustness machine splits serving
+1  crowd
 1  judged
 2  tasks store training
 2  overlays metafeatures flows
@@ -37,6 +38,7 @@ GUESTS = {
     "h5py": {"readers"},
     "isal": {"readers"},
     "_metamed_pixels": {"metafeatures"},
+    "_metamed_triplets": {"crowd"},
     "PIL": {"readers", "collecting"},
     "pydicom": {"readers"},
     "nibabel": {"readers"},
@@ -46,7 +48,7 @@ GUESTS = {
     "timm": {"flows"},
     "safetensors": {"training"},
     "sklearn": {"flows", "exams", "metafeatures"},
-    "scipy": {"exams", "flows"},
+    "scipy": {"exams", "flows", "crowd"},
     "skimage": {"flows"},
     "xgboost": {"metalearner"},
     "pandas": {"store", "exams", "metafeatures"},
