@@ -20,6 +20,19 @@ FAMILIES = {
     "ham10000_derm": "isic",
     "ph2_derm": "ph2",
     "wbc_zheng": "zheng_wbc",
+    "musk1": "musk",  # 72 molecules are in both
+    "musk2": "musk",
+    "elephant": "corel_regions",
+    "fox": "corel_regions",
+    "tiger": "corel_regions",
+    "corel_dogs": "corel",
+    "corel_african": "corel",
+    "birds_brown_creeper": "birds",
+    "birds_winter_wren": "birds",
+    "mutagenesis1": "mutagenesis",
+    "mutagenesis2": "mutagenesis",
+    "ucsb_breast_features": "ucsb_breast",
+    "ucsb_breast_image_bags": "ucsb_breast",
 }
 
 # What a researcher would try first on a few hundred images: probes, networks from scratch, and three recipes from
@@ -130,6 +143,49 @@ TURNED = probes((*RANDOM_MOBILE[:1], *CHAINED, *RANDOM_MOBILE[1:]))
 TUNED = tuple(Setup("mobilenet", {"learning_rate": 0.003}, "finetune", (source,)) for source in CHAINED)
 
 
+# ---- bags
+
+SMALL_BAGS = (
+    "musk1", "mutagenesis2", "elephant", "fox", "tiger", "ucsb_breast_features", "web_recommendation_1", "musk2",
+)  # fmt: skip
+LARGE_BAGS = ("mutagenesis1", "birds_brown_creeper", "birds_winter_wren")
+MOST_BAGS = ("corel_dogs", "corel_african")  # 2000 each
+IMAGE_BAGS = ("ucsb_breast_image_bags", "colon_cancer_nuclei_bags")
+LITERATURE = ("musk1", "musk2", "elephant", "fox", "tiger")  # where everybody has figures
+RBF = {"kernel": "rbf", "c": 1.0}
+CLASSICS = (
+    ("single_instance", {}), ("bag_statistics", {}), ("bag_statistics", {"statistic": "extremes"}),
+    ("single_instance", {"pooling": "max"}), ("citation_knn", {}), ("miles", {}), ("mi_graph", {}),
+    ("mi_graph", {"cliques": False}), ("bag_of_words", {}), ("single_instance", {"pooling": "lse"}),
+    ("mi_svm_bags", {}), ("mi_svm", {}), ("em_dd", {}), ("mi_svm_bags", RBF), ("mi_svm", RBF),
+)  # fmt: skip
+BAG_NETWORKS = (
+    ("attention", {}), ("embedding_net", {}), ("instance_net", {}), ("attention", {"gated": True}),
+    ("embedding_net", {"pooling": "max"}), ("dsmil", {}), ("clam", {}), ("deep_sets", {}),
+    ("instance_net", {"pooling": "lse"}), ("transmil", {}),
+)  # fmt: skip
+
+
+def bag_setups(*variants: tuple[str, dict], sources: tuple[str, ...] = ()) -> tuple[Setup, ...]:
+    """The variants on features as they are, or on a source's frozen features of images."""
+    return tuple(Setup(method, settings, None, sources) for method, settings in variants)
+
+
+VARIANTS = bag_setups(*BAG_NETWORKS[:2], *CLASSICS[:12], *BAG_NETWORKS[2:], *CLASSICS[12:])
+ON_IMAGES = bag_setups(*CLASSICS[:12], *BAG_NETWORKS, *CLASSICS[12:], sources=(IMAGENET,))
+OTHER_EYES = tuple(  # the same variants on what other sources see, and on a network of their own
+    s for v in (("single_instance", {}), ("attention", {}), ("mi_graph", {}), ("dsmil", {}))
+    for source in (BIRDS, INSECTS) for s in bag_setups(v, sources=(source,))
+) + tuple(
+    Setup(method, {"epochs": 15, "image_size": 32, "learning_rate": 0.003, "network": "small_cnn_16x2"})
+    for method in ("attention", "instance_net")
+)  # fmt: skip
+
+
+def _bags(name: str, datasets: tuple[str, ...], setups: tuple[Setup, ...], splits=(0,), folds="5-fold") -> Suite:
+    return Suite(name, datasets, setups, procedure=folds, splits=splits)
+
+
 def _everywhere(name: str, setups: tuple[Setup, ...], sizes=SIZES, splits=SPLITS, datasets=CLASSIFICATION) -> Suite:
     return Suite(name, datasets, setups, sizes=sizes, procedure="holdout", splits=splits)
 
@@ -162,4 +218,16 @@ SUITES = {
     "from_varied": _everywhere("from_varied", probes(VARIED, image_size=32), (50, None), (0, 1), COMPACT),
     "shuffled_sources": learners("shuffled_sources", SHUFFLED, ON_IMAGENET),
     "from_shuffled": _everywhere("from_shuffled", probes(CONFUSED, scaling="all"), FEW_SIZES, datasets=COMPACT),
+    # Bags: five folds, three times over, each time with folds of their own. Smallest sets first.
+    "bags": _bags("bags", SMALL_BAGS, VARIANTS),
+    "bags_images": _bags("bags_images", IMAGE_BAGS, ON_IMAGES),
+    "bags_large": _bags("bags_large", LARGE_BAGS, VARIANTS),
+    # Ten folds, five times over, as published figures of the classic variants are made.
+    "bags_ten": _bags("bags_ten", LITERATURE, bag_setups(*CLASSICS), (0, 1, 2, 3, 4), "10-fold"),
+    "bags_again": _bags("bags_again", SMALL_BAGS, VARIANTS, (1, 2)),
+    "bags_images_again": _bags("bags_images_again", IMAGE_BAGS, ON_IMAGES, (1, 2)),
+    "bags_eyes": _bags("bags_eyes", IMAGE_BAGS, OTHER_EYES, (0, 1, 2)),
+    "bags_most": _bags("bags_most", MOST_BAGS, VARIANTS),
+    "bags_large_again": _bags("bags_large_again", LARGE_BAGS, VARIANTS, (1, 2)),
+    "bags_most_again": _bags("bags_most_again", MOST_BAGS, VARIANTS, (1, 2)),
 }

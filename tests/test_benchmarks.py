@@ -28,7 +28,7 @@ def _made() -> set[str]:
 
 @pytest.mark.parametrize("name", sorted(_suites()))
 def test_every_setup_of_a_suite_can_be_run(name):
-    from metamed import training
+    from metamed.jobs import settings_of
     from metamed.methods import checked
     from metamed.store import Store
 
@@ -36,7 +36,7 @@ def test_every_setup_of_a_suite_can_be_run(name):
     suite = _suites()[name]
     assert len(set(suite.datasets)) == len(suite.datasets) and len(set(suite.setups)) == len(suite.setups)
     for setup in suite.setups:
-        assert checked(setup, training.SPACE, training.DEFAULTS) == setup, "write only what differs from the defaults"
+        assert checked(setup, *settings_of(setup)) == setup, "write only what differs from the defaults"
         assert set(setup.sources) <= known
 
 

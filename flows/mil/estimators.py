@@ -93,9 +93,7 @@ class BagClassifier:
         with warnings.catch_warnings():  # a fixed number of passes is what was asked for
             warnings.simplefilter("ignore", ConvergenceWarning)
             for k, machine in zip(self._asked, self.machines, strict=True):
-                machine.fit(together, y == k)
-                if not machine.logit:
-                    machine.state["odds"] = _odds(machine.margins(together), y == k)
+                _teach(machine, together, y == k)
         return self
 
     @property
@@ -108,14 +106,15 @@ class BagClassifier:
     def predict(self, bags: Sequence[np.ndarray]) -> np.ndarray:
         """Log-probabilities of all classes, float32 (bags, K)."""
         together = Bags.of([self._scaled(bag) for bag in bags])
-        odds = np.stack([_log_odds(m, m.margins(together)) for m in self.machines], axis=1)
+        odds = np.stack([_log_odds(machine, together) for machine in self.machines], axis=1)
         p = 1 / (1 + np.exp(-np.clip(odds, -30, 30)))
         p = np.concatenate([1 - p, p], axis=1) if len(self.machines) == 1 else p / p.sum(axis=1, keepdims=True)
         return np.log(np.clip(p, LEAST, 1)).astype(np.float32)
 
     def scores(self, bag: np.ndarray) -> np.ndarray:
         """How much each instance of a bag speaks for a finding, float32 (instances,)."""
-        found = [m.scores(self._scaled(bag)) for k, m in zip(self._asked, self.machines, strict=True) if k > 0]
+        known = [m for k, m in zip(self._asked, self.machines, strict=True) if k > 0 and "always" not in m.state]
+        found = [m.scores(self._scaled(bag)) for m in known] or [np.zeros(len(bag))]
         return np.max(found, axis=0).astype(np.float32)
 
     def state(self) -> State:
@@ -134,18 +133,29 @@ class BagClassifier:
         return self
 
 
+def _teach(machine: Machine, bags: Bags, positive: np.ndarray) -> None:
+    """What a machine learns, and the odds of its margins; where all bags are alike, that they are."""
+    if positive.all() or not positive.any():
+        machine.state = {"always": np.float32(10 if positive.all() else -10)}
+        return
+    machine.fit(bags, positive)
+    if not machine.logit:
+        machine.state["odds"] = _odds(machine.margins(bags), positive)
+
+
 def _odds(margins: np.ndarray, positive: np.ndarray) -> np.ndarray:
     """(slope, intercept) that make log-odds of margins (Platt, 1999), from the training bags."""
     from sklearn.linear_model import LogisticRegression
 
     spread = float(margins.std()) or 1.0
-    if positive.all() or not positive.any():
-        return np.array([0.0, 10.0 if positive.all() else -10.0])
     fitted = LogisticRegression().fit(margins[:, None] / spread, positive)
     return np.array([max(float(fitted.coef_[0, 0]), 1e-6) / spread, float(fitted.intercept_[0])])
 
 
-def _log_odds(machine: Machine, margins: np.ndarray) -> np.ndarray:
+def _log_odds(machine: Machine, bags: Bags) -> np.ndarray:
+    if "always" in machine.state:
+        return np.full(len(bags.sizes), machine.state["always"])
+    margins = machine.margins(bags)
     if machine.logit:
         return margins
     slope, intercept = machine.state["odds"]
@@ -161,8 +171,6 @@ def logistic(x: np.ndarray, positive: np.ndarray, c: float) -> State:
     """Logistic regression of inverse penalty `c`, the classes weighted alike, as `weight` and `bias`."""
     from sklearn.linear_model import LogisticRegression
 
-    if positive.all() or not positive.any():
-        return {"weight": np.zeros(x.shape[1], np.float32), "bias": np.float32(10 if positive.all() else -10)}
     fitted = LogisticRegression(C=c, class_weight="balanced", max_iter=500).fit(x, positive)
     return {"weight": fitted.coef_[0].astype(np.float32), "bias": np.float32(fitted.intercept_[0])}
 

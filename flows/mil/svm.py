@@ -11,6 +11,7 @@ from metamed.flows.mil.estimators import BagClassifier, Bags, Machine, State, li
 from metamed.methods import Choice, Float, Shape, method
 
 ROUNDS = 20  # at most; most are settled after a few
+TOLERANCE = 1e-2  # of a linear machine, which is trained anew in each round
 _KERNEL, _C, _GAMMA = Choice("linear", "rbf"), Float(1e-4, 1e3, log=True), Float(1e-2, 1e2, log=True)
 
 
@@ -36,7 +37,9 @@ class _SVM(Machine):
         from sklearn.svm import SVC, LinearSVC
 
         if self.kernel == "linear":
-            fitted = LinearSVC(C=self.c, class_weight="balanced", dual=bool(len(x) < x.shape[1])).fit(x, positive)
+            wide = bool(len(x) < x.shape[1])
+            fitted = LinearSVC(C=self.c, class_weight="balanced", dual=wide, tol=TOLERANCE, random_state=0)
+            fitted.fit(x, positive)
             return {"weight": fitted.coef_[0].astype(np.float32), "bias": np.float32(fitted.intercept_[0])}
         fitted = SVC(C=self.c, gamma=self.gamma / x.shape[1], class_weight="balanced").fit(x, positive)
         return {"vectors": fitted.support_vectors_.astype(np.float32), "bias": np.float32(fitted.intercept_[0]),
@@ -79,7 +82,7 @@ def mi_svm(
     shape: Shape,
     *,
     kernel: Annotated[str, _KERNEL] = "linear",
-    c: Annotated[float, _C] = 1.0,
+    c: Annotated[float, _C] = 0.1,
     gamma: Annotated[float, _GAMMA] = 1.0,
 ) -> BagClassifier:
     """mi-SVM: trains on instances and relabels those of positive bags, in turn (Andrews et al., 2003).
@@ -95,7 +98,7 @@ def mi_svm_bags(
     shape: Shape,
     *,
     kernel: Annotated[str, _KERNEL] = "linear",
-    c: Annotated[float, _C] = 1.0,
+    c: Annotated[float, _C] = 0.1,
     gamma: Annotated[float, _GAMMA] = 1.0,
 ) -> BagClassifier:
     """MI-SVM: one instance of each positive bag, its witness, is chosen and trained on in turn (Andrews et al., 2003).
