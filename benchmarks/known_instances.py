@@ -37,7 +37,8 @@ IMAGES = {"bccd_cells": 2, "brain_tumor_mri": 1, "busi_breast_us": 2, "cifar10_s
 RATES = (0.1, 0.3)
 MADE = {made.name: made for name, witness in IMAGES.items() for rate in RATES for made in [Made(name, witness, rate)]}
 REAL = "colon_cancer_nuclei_bags"
-NAMES = (REAL, *MADE)
+_TURN = [name for k in (0, 1) for i, _ in enumerate(IMAGES) for name in [[*MADE][2 * i + (i + k) % 2]]]
+NAMES = (REAL, *_TURN)  # one set of each image set first, rates in turn: an interrupted study is balanced
 Embed = Callable[[Images], np.ndarray]
 
 

@@ -24,7 +24,6 @@ def choose(
     *,
     by: str = "uncertain_diverse",
     answers: Mapping[int, int] | None = None,
-    weight: int = 1,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(numbers of `n` instances to ask about, their score as place 0-1 in the order of all) by a strategy.
@@ -37,7 +36,7 @@ def choose(
         raise UnknownName("strategy", by, STRATEGIES)
     rng, answers = np.random.default_rng(seed), answers or {}
     learned = np.flatnonzero(np.asarray(target) >= 0)
-    models = committee(learn, bags, target, members, learned, answers, weight, rng)
+    models = committee(learn, bags, target, members, learned, answers, rng)
     standing = standing_of(models, bags, target, members, answers, rng)
     chosen = STRATEGIES[by](standing, n, rng)
     return standing.instance[chosen], standing.place.mean(axis=0)[chosen]
@@ -45,13 +44,13 @@ def choose(
 
 def committee(
     learn: Learn, bags: Sequence[np.ndarray], target: np.ndarray, members: Sequence[np.ndarray], learned: np.ndarray,
-    answers: Mapping[int, int], weight: int, rng: np.random.Generator, size: int = COMMITTEE,
+    answers: Mapping[int, int], rng: np.random.Generator, size: int = COMMITTEE,
 ) -> list[Model]:  # fmt: skip
     """Models learned on different parts of the bags, each with a share of every class and all answers about them."""
     models = []
     for seed in range(size):
         part = np.concatenate([_share(learned[target[learned] == k], rng) for k in np.unique(target[learned])])
-        taken = constrained([bags[b] for b in part], target[part], [members[b] for b in part], answers, weight)
+        taken = constrained([bags[b] for b in part], target[part], [members[b] for b in part], answers)
         models.append(learn(*taken, seed))
     return models
 

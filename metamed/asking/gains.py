@@ -45,7 +45,6 @@ def gain(
     groups: np.ndarray | None = None,
     folds: int = FOLDS,
     repeats: int = REPEATS,
-    weight: int = 1,
     seed: int = 0,
 ) -> list[Gain]:
     """What the answers gained on bags that were held out, with intervals by drawing bags (instances) anew in pairs.
@@ -66,7 +65,7 @@ def gain(
             asked, numbers = [bags[b] for b in held], np.concatenate([members[b] for b in held])
             places = []
             for way, known in enumerate(({}, answers)):
-                model = learn(*constrained(*part, known, weight), seed + repeat)
+                model = learn(*constrained(*part, known), seed + repeat)
                 of_bags[way, held] += finding_probability(model, asked)
                 places.append(_places(model, asked))
             for number, pair in zip(numbers.tolist(), np.transpose(places), strict=True):
