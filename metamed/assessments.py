@@ -156,13 +156,14 @@ def checked(triplets: Triplets, n_images: int) -> tuple[Triplets, dict[str, int]
 def _repeats(triplets: Triplets) -> dict[str, int]:
     """How often an annotator met a question again: same answer, other answer; and annotators who answered once."""
     triplets = triplets.take(triplets.persistent)
-    who = np.unique(np.asarray(triplets.annotator).astype(str), return_inverse=True)[1]
+    names = np.asarray(triplets.annotator)
+    who = np.unique(names if names.dtype.kind in "iu" else names.astype(str), return_inverse=True)[1]
     low, high = np.minimum(triplets.closer, triplets.farther), np.maximum(triplets.closer, triplets.farther)
-    asked = np.stack([who, triplets.anchor, low, high], axis=1).astype(np.int64)
-    answers = np.unique(np.column_stack([asked, triplets.closer == low]), axis=0)
-    questions = len(np.unique(asked, axis=0))
+    columns = np.stack([triplets.closer == low, high, low, triplets.anchor, who]).astype(np.int64)
+    changes = np.diff(columns[:, np.lexsort(columns)], axis=1, prepend=-1) != 0
+    questions, answers = int(changes[1:].any(axis=0).sum()), int(changes.any(axis=0).sum())
     single = int((np.bincount(who) == 1).sum()) if len(who) else 0
-    return {"repeated": len(asked) - len(answers), "contradictory": len(answers) - questions, "single answer": single}
+    return {"repeated": len(who) - answers, "contradictory": answers - questions, "single answer": single}
 
 
 def checked_ratings(ratings: Ratings, n_images: int) -> tuple[Ratings, dict[str, int]]:

@@ -7,7 +7,7 @@ import numpy as np
 from metamed.crowd.model import Model
 
 ROUNDS = 500
-TOLERANCE = 1e-6  # relative gain of a round below which more rounds change no third digit of accuracy
+TOLERANCE = 1e-5  # relative gain of a round below which more rounds change no third digit of accuracy
 
 
 def most_probable(model: Model, start: np.ndarray, traits: bool = True) -> np.ndarray:
@@ -19,7 +19,8 @@ def most_probable(model: Model, start: np.ndarray, traits: bool = True) -> np.nd
         gradient[model.coordinates :] *= traits
         return -value, -gradient
 
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": ROUNDS, "ftol": TOLERANCE})
+    options = {"maxiter": ROUNDS, "ftol": TOLERANCE if traits else 10 * TOLERANCE}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
     return found.x
 
 
