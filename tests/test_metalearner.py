@@ -26,7 +26,8 @@ from metamed.exams.tables import Table
 from metamed.metalearner import MetaLearner, answer, crossfit, fit, fit_predict, list_only, ungated
 from metamed.metalearner.correctors import base_of, corrections, gaussian_process, item_kernels, matched
 from metamed.metalearner.gate import gains
-from metamed.metalearner.levels import _two_way, expected_scores
+from metamed.metalearner.levels import expected_scores, two_way
+from metamed.metalearner.told import moved_by_runs
 from metamed.metalearner.trees import contributions, evaluate, grow
 from metamed.records import Published, Run, Setup
 from metamed.store import Store
@@ -232,6 +233,19 @@ def test_a_score_known_on_the_target_moves_the_others():
     assert (moved.score > free.score).all() and (moved.order == free.order).all()
 
 
+def test_runs_on_the_target_order_what_was_not_run_there():
+    """Two kinds of setups; each dataset suits one kind. Three runs tell which kind suits the target."""
+    rng, kind = np.random.default_rng(0), np.arange(8) % 2
+    suits = rng.choice([-1, 1], 20)[:, None] * np.where(kind, 1, -1) * 0.1
+    scores = 0.7 + suits + rng.normal(0, 0.01, (20, 8))
+    names = tuple(f"d{i}" for i in range(20))
+    data = Table("t", "auc", names, tuple(f"i{j}" for j in range(8)), scores, names)
+    train, target = data.rows(np.arange(20) > 0), data.rows([0])
+    order = moved_by_runs(np.zeros((1, 8)), train, target.hidden(["i0", "i1", "i2"]))
+    assert (order[0, kind == (suits[0, 1] > 0)].min() > order[0, kind != (suits[0, 1] > 0)].max())
+    assert (moved_by_runs(np.arange(8.0)[None], train, target.hidden(["i0", "i1"])) == np.arange(8)).all()
+
+
 def test_measures_that_are_no_fractions_are_rated_too():
     data = table()
     got = fit_predict(replace(data, scores=data.scores * 10 - 20), table(1, seed=3).hidden())
@@ -426,7 +440,7 @@ def test_rows_without_holes_stay_as_they_are():
 
 def test_hardness_of_datasets_and_merit_of_items_are_told_apart():
     scores = unbalanced()
-    hardness, medians = _two_way(scores)
+    hardness, medians = two_way(scores)
     known = np.isfinite(scores)
     assert (hardness[:, None] + medians)[known] == pytest.approx(scores[known], abs=1e-3)
 

@@ -13,11 +13,12 @@ from metamed.errors import NotApplicable, ReadError
 from metamed.exams import Prediction, exam, prior_list
 from metamed.exams.examples import is_own, table_keys, tables_from, vector_facts, vector_landmarks, vectors_of
 from metamed.exams.scales import common_scale, fact_distance, family_weights, normal_scores
-from metamed.exams.tables import Table
+from metamed.exams.tables import LOWER_IS_BETTER, Table
 from metamed.measures import PRIMARY
 from metamed.metalearner.correctors import KEEP, Base, base_of, matched
 from metamed.metalearner.gate import company, gate, settled
 from metamed.metalearner.levels import expected_scores, half_width, is_fraction
+from metamed.metalearner.told import moved_by_runs
 from metamed.metalearner.trees import contributions, evaluate, grow, out_of_fold
 from metamed.records import Candidate, Setup, content_id
 
@@ -158,13 +159,16 @@ def corrected(base: Base, models: tuple[dict, ...]) -> np.ndarray:
 
 
 def answer(fitted: Fitted, train: Table, target: Table) -> Prediction:
-    """Order and expected scores for the target's datasets; the highest expected score goes to the first in order."""
+    """Order and expected scores for the target's datasets; the highest expected score goes to the first in order.
+
+    Scores that `target` holds were reached there: they move the order and the expectations of what was not run.
+    """
     base = base_of(train, target)
     order = base.list
     if fitted.open:
         plain = np.where(np.isneginf(target.scores), -np.inf, base.list)
         order = settled(corrected(base, fitted.models), plain, company(train, target) & fitted.free)
-    order = _unseen_last(order, train)
+    order = _unseen_last(moved_by_runs(order, train, target), train)
     score = np.array([_in_order(o, s) for o, s in zip(order, expected_scores(train, target), strict=True)])
     shown = [i for i, known in zip(target.items, np.isfinite(target.scores).any(0), strict=True) if known]
     error = half_width(train, shown) if 0 < len(shown) < len(target.items) else fitted.error
@@ -234,11 +238,14 @@ class MetaLearner:
             return "nothing is learned yet"
         return self.fitted.basis + ("" if self.fitted.exam is None else f"; {self.fitted.exam}")
 
-    def predict(self, metafeatures: Mapping, setups: Iterable[Setup], store) -> list[Candidate]:
+    def predict(
+        self, metafeatures: Mapping, setups: Iterable[Setup], store, *, told: Mapping[str, float] | None = None
+    ) -> list[Candidate]:
         """Candidates for a dataset, best first: of the leading table with scores, then of each other table without.
 
         metafeatures: numbers by name, as `extract` gives; the words modality_group and label_kind are used where given.
-        store: the evidence that was learned from. A setup that nobody has run is left out.
+        store: the evidence that was learned from. told: setup id -> score that it reached on this very dataset. A setup
+        that nobody has run is left out.
         """
         tables, rows = self._tables(store)
         if self.fitted is None or self.evidence != _digest(tables[0]):
@@ -246,7 +253,8 @@ class MetaLearner:
         wanted, found, runs = {s.id: s for s in setups}, {}, _runs(rows)
         for table in tables:
             fitted = self.fitted if table is tables[0] else list_only(table, rated=False)
-            for candidate in self._candidates(table, fitted, metafeatures, wanted, runs, table is tables[0]):
+            asked = _asked(table, metafeatures, (told or {}) if is_own(table) else {})
+            for candidate in self._candidates(table, fitted, asked, wanted, runs, table is tables[0]):
                 found.setdefault(candidate.setup.id, candidate)
         return list(found.values())
 
@@ -314,8 +322,7 @@ class MetaLearner:
             _TABLES[:] = rows, tables_from(rows, vectors_of(store))
         return _TABLES[1], rows
 
-    def _candidates(self, table, fitted, metafeatures, wanted, runs, leading) -> list[Candidate]:
-        target = _asked(table, metafeatures)
+    def _candidates(self, table, fitted, target, wanted, runs, leading) -> list[Candidate]:
         got = answer(fitted, table, target)
         near = dict.fromkeys(table.datasets[i] for i in np.argsort(_distances(table, target), kind="stable"))
         sign = -1 if np.nanmax(table.scores) <= 0 else 1
@@ -351,10 +358,14 @@ def _digest(table: Table) -> str:
     )
 
 
-def _asked(table: Table, metafeatures: Mapping) -> Table:
-    """The new dataset as a table of one row that may be asked for every item; facts that are unknown are left out."""
+def _asked(table: Table, metafeatures: Mapping, told: Mapping[str, float] | None = None) -> Table:
+    """The new dataset as a table of one row that may be asked for every item; facts that are unknown are left out.
+
+    told: scores that items reached on it, by the table's measure.
+    """
     facts = {n: c for n, c in vector_facts([metafeatures]).items() if c.dtype != object or c[0]}
-    scores = np.full((1, len(table.items)), np.nan)
+    sign = -1 if LOWER_IS_BETTER.search(table.measure) else 1
+    scores = np.array([[sign * (told or {}).get(item, np.nan) for item in table.items]])
     landmarks = vector_landmarks([metafeatures], table.measure)
     return Table(
         "asked", table.measure, ("asked",), table.items, scores, ("asked",), facts, table.descriptors, table.origins,

@@ -38,8 +38,8 @@ def expected_scores(train: Table, target: Table) -> np.ndarray:
     Scores that are known on a target move all of its expectations by what they missed in the mean.
     """
     fraction = is_fraction(train.scores)
-    values = _link(train.scores, fraction)
-    hardness, medians = _two_way(values)
+    values = link(train.scores, fraction)
+    hardness, medians = two_way(values)
     said, says = _told_by_landmarks(train, target, hardness)
     facts, asked = _level_facts(train, target)
     expected = medians + says[:, None]
@@ -48,7 +48,7 @@ def expected_scores(train: Table, target: Table) -> np.ndarray:
         residual = np.where(np.isfinite(values), values - medians, hardness[:, None]) - said[:, None]
         expected += near @ np.linalg.solve(own + WEAK * np.eye(len(own)), residual)
     told = np.isfinite(target.scores)
-    missed = np.where(told, _link(np.where(told, target.scores, 0.5), fraction) - expected, 0.0)
+    missed = np.where(told, link(np.where(told, target.scores, 0.5), fraction) - expected, 0.0)
     expected += missed.sum(1, keepdims=True) / np.maximum(told.sum(1, keepdims=True), 1)
     return 1 / (1 + np.exp(-expected)) if fraction else expected
 
@@ -70,10 +70,10 @@ def _mean_landmark(columns: Columns) -> np.ndarray:
     """Mean on the logit scale of the landmarks that are known; NaN where none is."""
     scores = np.stack(list(columns.values()))
     known = np.isfinite(scores)
-    return np.where(known.any(0), np.where(known, _link(scores, True), 0).sum(0) / np.maximum(known.sum(0), 1), np.nan)
+    return np.where(known.any(0), np.where(known, link(scores, True), 0).sum(0) / np.maximum(known.sum(0), 1), np.nan)
 
 
-def _two_way(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def two_way(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(how far each dataset lies above the others, (n,), each item's median, (m,)): what a row lacks moves neither."""
     known = np.isfinite(values)
     hardness = np.zeros(len(values))
@@ -93,7 +93,7 @@ def _medians(values: np.ndarray, n: np.ndarray) -> np.ndarray:
     return np.take_along_axis(ordered, middle, axis=0).mean(0)
 
 
-def _link(scores: np.ndarray, fraction: bool) -> np.ndarray:
+def link(scores: np.ndarray, fraction: bool) -> np.ndarray:
     clipped = np.clip(scores, 1e-3, 1 - 1e-3)
     return np.log(clipped / (1 - clipped)) if fraction else scores
 

@@ -77,8 +77,10 @@ def recommend(
     evidence = Evidence.of(store, kind)
     learner, facts = learner_of(kind, store, evidence.rows, seed), DatasetFacts.of(data)
     asked = facts.words | vector | facts.numbers | of_labels
-    candidates = learner.predict(asked, evidence.setups, store)
-    candidates, own = with_own_runs(candidates, evidence, known, data)
+    own = evidence.own(known[0][0]) if known and known[0][2] >= SAME else {}
+    told = {id: mean(row["score"] for row in rows) for id, rows in own.items()}
+    candidates = learner.predict(asked, evidence.setups, store, told=told)
+    candidates = with_own_runs(candidates, own, evidence.seed_sd(), data)
     costs = Costs(kind, store)
     candidates = [replace(c, cost=costs.minutes(c.setup, n_train, side_of(data), data.n_samples)) for c in candidates]
     candidates, notes = wishes.keep(_allowed(candidates, store, family), store)
@@ -257,27 +259,23 @@ def forget(store: Store, families: set[str]) -> Store:
 
 
 def with_own_runs(
-    candidates: list[Candidate], evidence: Evidence, known: list, dataset: Dataset
-) -> tuple[list[Candidate], int]:
-    """Candidates with what is known of this very dataset in place of predictions, and how many of its runs were used.
+    candidates: list[Candidate], own: dict[str, list[dict]], seed_sd: float, dataset: Dataset
+) -> list[Candidate]:
+    """Candidates with what setups reached on this very dataset in place of predictions.
 
-    Setups that ran here get their mean score, with the interval of one more run on one more test part. All others are
-    moved by the mean difference between what was observed and what was predicted: a run tells how hard the dataset is.
+    Their mean score, with the interval of one more run on one more test part; what was learned from them of all other
+    setups is in the predictions already.
     """
-    own = evidence.own(known[0][0]) if known and known[0][2] >= SAME else {}
-    observed = {id: float(np.mean([row["score"] for row in rows])) for id, rows in own.items()}
-    off = [observed[c.setup.id] - c.score for c in candidates if c.setup.id in observed and math.isfinite(c.score)]
-    shift, sd = float(np.mean(off)) if off else 0.0, evidence.seed_sd()
     out = []
     for c in candidates:
-        if (id := c.setup.id) in observed:
-            variance = np.nan_to_num(sd) ** 2 * (1 + 1 / len(own[id])) + _sampling_variance(observed[id], dataset)
+        if rows := own.get(c.setup.id):
+            score = mean(row["score"] for row in rows)
+            variance = np.nan_to_num(seed_sd) ** 2 * (1 + 1 / len(rows)) + _sampling_variance(score, dataset)
             half = Z90 * math.sqrt(variance)
-            out.append(replace(c, score=observed[id], low=observed[id] - half, high=observed[id] + half,
-                               evidence=tuple(row["evidence"] for row in own[id])))  # fmt: skip
-        else:
-            out.append(replace(c, score=c.score + shift, low=c.low + shift, high=c.high + shift))
-    return [_within(c) for c in out], sum(map(len, own.values()))
+            c = replace(c, score=score, low=score - half, high=score + half,
+                        evidence=tuple(row["evidence"] for row in rows))  # fmt: skip
+        out.append(_within(c))
+    return out
 
 
 def _sampling_variance(score: float, dataset: Dataset) -> float:
@@ -339,12 +337,12 @@ def weigh_sources(
     return (tuple((name, score / total) for name, score in first) if total > 0 else ()), how
 
 
-def _why(ranking, near: caution.Experience, evidence: Evidence, known: list, own: int) -> list[str]:
+def _why(ranking, near: caution.Experience, evidence: Evidence, known: list, own: dict[str, list]) -> list[str]:
     """Three lines at most: what it is like, how the first one did elsewhere, what is known of this very dataset."""
     lines = []
     if known:
         digest, name, share = known[0]
-        used = f"{own} runs on it are used" if share >= SAME else "too few to use its runs"
+        used = f"{sum(map(len, own.values()))} runs on it are used" if share >= SAME else "too few to use its runs"
         lines.append(f"shares {share:.0%} of its images with {name}: {used}")
     if near.nearest:
         lines.append("nearest known datasets: " + ", ".join(f"{n} (distance {d:.2f})" for n, d in near.nearest))
