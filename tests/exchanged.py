@@ -35,7 +35,7 @@ def add_run(store: Store, data: Dataset, setup: Setup = SETUPS[0], seed: int = 0
             **changes) -> Run:  # fmt: skip
     """A run as training would leave it, of a model right by chance and a little more. sharpen: how sure it is."""
     task = task or make_task(data)
-    rng, fold = np.random.default_rng([seed, *map(ord, setup.id)]), task.folds[0]
+    rng = np.random.default_rng([seed, *map(ord, setup.id)])
 
     def guess(samples: np.ndarray) -> np.ndarray:
         p = rng.dirichlet(np.ones(data.n_classes), len(samples)).astype(np.float32)
@@ -43,13 +43,22 @@ def add_run(store: Store, data: Dataset, setup: Setup = SETUPS[0], seed: int = 0
         p = p**sharpen
         return p / p.sum(1, keepdims=True)
 
-    validation, test = (np.array(part) for part in (fold.validation, fold.test))
-    answers, file = (guess(validation), guess(test)), io.BytesIO()
-    np.savez_compressed(file, validation=answers[0].astype(np.float16), test=answers[1].astype(np.float16),
-                        validation_index=validation, test_index=test)  # fmt: skip
-    scores = evaluate(data.kind, data.target[test], answers[1]) | {
-        "validation_auc": evaluate(data.kind, data.target[validation], answers[0])["auc"]}  # fmt: skip
-    run = Run(task.id, setup.id, seed, (1, 1), {k: (v,) for k, v in scores.items()}, 2.5,
+    file, arrays, scores = io.BytesIO(), {}, []
+    for fold in task.folds:
+        score = {}
+        for part, prefix in (("validation", "validation_"), ("test", "")):
+            samples = np.array(getattr(fold, part))
+            answers = guess(samples)
+            found = evaluate(data.kind, data.target[samples], answers)
+            score |= {prefix + name: found[name] for name in (found if part == "test" else ["auc"])}
+            arrays.setdefault(part, []).append(answers.astype(np.float16))
+            arrays.setdefault(f"{part}_index", []).append(samples)
+            arrays.setdefault(f"{part}_fold", []).append(np.full(len(samples), len(scores)))
+        scores.append(score)
+    np.savez_compressed(file, **{name: np.concatenate(v) for name, v in arrays.items()
+                                 if len(task.folds) > 1 or "_fold" not in name})  # fmt: skip
+    scores = {name: tuple(score[name] for score in scores) for name in scores[0]}
+    run = Run(task.id, setup.id, seed, (1, 1), scores, 2.5,
               {"metamed": "0.1.0", "device": "cpu", "home": "/home/nurse"})  # fmt: skip
     run = replace(run, **changes)
     store.add_all([data, task, setup])

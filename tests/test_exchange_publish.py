@@ -24,6 +24,7 @@ from metamed.experiments import Suite
 from metamed.store import Store
 from metamed.store.outbox import Outbox
 from metamed.store.served import Served
+from metamed.tasks import make_task
 
 pytest.importorskip("openml")
 
@@ -393,6 +394,29 @@ def test_several_classes_and_confident_networks_make_no_difference(server, tmp_p
     fresh = Store.memory()
     found, theirs = retrieve(fresh, server=address), {run.id: run.evaluations for run in fresh.runs()}
     assert all(theirs[run.id] == run.evaluations for run in store.runs()), found
+
+
+@pytest.mark.parametrize("k", [4, 10])
+def test_a_cross_validation_on_the_servers_own_folds_goes_out_and_comes_back(server, tmp_path, k):
+    address, served = server
+    store, data = Store(tmp_path / "a.db"), replace(images(f"folds{k}", n=120, seed=k), groups=None)
+    add_run(store, data, task=make_task(data, procedure=f"{k}-fold"))
+    outcome = publish(store, to=address)
+    assert outcome.sent == 1 and outcome.differences == [] and not outcome.offline
+    fresh = Store.memory()
+    retrieve(fresh, server=address)
+    (run,) = store.runs()
+    theirs = fresh.get(run.id)
+    assert theirs.evaluations == run.evaluations and len(theirs.evaluations["auc"]) == k
+    assert fresh.get(run.task) == store.get(run.task)
+
+
+def test_folds_that_keep_patients_together_stay_offline_and_are_listed(server, tmp_path):
+    address, _ = server
+    store, data = Store(tmp_path / "a.db"), images("grouped folds", n=120, seed=1)
+    add_run(store, data, task=make_task(data, procedure="10-fold"))
+    outcome = publish(store, to=address)
+    assert outcome.sent == 0 and any("not those that an OpenML server makes" in reason for reason in outcome.offline)
 
 
 def test_a_run_that_is_refused_does_not_keep_back_the_others(server, tmp_path, monkeypatch):

@@ -72,7 +72,9 @@ def _fold_lines(table: Table, fold: int, samples: np.ndarray, probabilities: np.
 def stored_predictions(content: bytes) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each fold the tested samples and their probabilities (n, K), of a run's `predictions.npz`."""
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        return [(file["test_index"], file["test"])]
+        samples, values = file["test_index"], file["test"]
+        fold = file.get("test_fold", np.zeros(len(samples), int))
+        return [(samples[fold == k], values[fold == k]) for k in range(int(fold.max(initial=0)) + 1)]
 
 
 def measured_again(text: str) -> tuple[dict[str, tuple[float, ...]], tuple[float, ...]]:
