@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from metamed.assessments import Ratings, Triplets, gold_of_labels, informative
+from metamed.crowd import annotator_quality
 from metamed.dataset import ArrayImages, Dataset
 from metamed.errors import NotApplicable
 from metamed.methods import Believed
@@ -103,8 +104,6 @@ def quality_of_triplets(answers: Triplets) -> np.ndarray:
     and where one annotator alone stands for everybody."""
     if len(np.unique(np.asarray(answers.annotator).astype(str))) < 2:
         return np.full(len(answers), np.nan)
-    from metamed.crowd import annotator_quality
-
     quality = annotator_quality(answers)
     values = np.array([quality[who] for who in np.asarray(answers.annotator).tolist()], float)
     return np.where(answers.persistent, values, np.nan)

@@ -1,10 +1,13 @@
 """What people said as learning takes it: one scale, whose answers count, and nothing of images that may not be seen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import blobs
 from hypothesis import given
 from hypothesis import strategies as st
+from test_similarity import triplets_by
 
 from metamed.assessments import Ratings, Triplets
 from metamed.dataset import Dataset
@@ -88,6 +91,22 @@ def test_weights_are_what_lies_above_chance():
     assert above_chance(quality, 0.5) == pytest.approx([0, 0, 0.5, 1, 0.375])
     assert above_chance(quality, 0.8) == pytest.approx([0, 0, 0, 1, 0.25])
     assert above_chance(np.array([np.nan]), 0.5) == pytest.approx([1])
+
+
+def test_triplets_of_spammers_and_inverters_are_left_out():
+    """Three who look and one who answers the opposite: his answers are not believed, theirs count about equally."""
+    level = np.arange(20.0)[:, None]
+    parts = [triplets_by(level, 150, seed=k) for k in range(4)]
+    parts[3] = replace(parts[3], closer=parts[3].farther, farther=parts[3].closer)
+    who = np.repeat(["a", "b", "c", "inverter"], 150)
+    columns = [np.concatenate([getattr(p, c) for p in parts]) for c in ("anchor", "closer", "farther")]
+    data = blobs(20)
+    data = Dataset("t", data.images, data.target, triplets=Triplets(*columns, who))
+    said = judged(data, ALL, Believed("triplets", "quality", 0.6))
+    assert len(said) == 450 and said.weights.min() > 0.5
+    rows = said.index[said.triplets]
+    assert np.array_equal(rows, np.stack(columns, axis=1)[:450])
+    assert len(judged(data, ALL, Believed("triplets"))) == 600
 
 
 def test_one_rating_each_has_no_quality_and_counts():
