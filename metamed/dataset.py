@@ -196,13 +196,15 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """Content hash of images, targets and assessments (40 hex): equal data, equal digest, whatever file it is."""
+        """Content hash of images, targets, masks and assessments (40 hex): equal data, equal digest."""
         sha = hashlib.sha256(repr((self.images.shape, str(self.images.dtype))).encode())
         for values in (self.target, self.bags):
             sha.update(b"-" if values is None else np.ascontiguousarray(values, dtype=np.int64).tobytes())
         for answers in (self.triplets, self.ratings):
             sha.update(b"" if answers is None else answers.content)
         sha.update(np.ascontiguousarray(take(self.images, spread(len(self.images), DIGEST_SAMPLES))).tobytes())
+        for index in spread(0 if self.masks is None else len(self.masks), DIGEST_SAMPLES):
+            sha.update(np.ascontiguousarray(self.masks[int(index)], dtype=np.int16).tobytes())
         return sha.hexdigest()[:40]
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,6 +16,7 @@ from metamed.records import TEST_SHARE, Task
 from metamed.splits import crossvalidation
 
 VALIDATION_SHARE = 0.2
+_MOST = 255  # classes of masks, which are kept in a byte a pixel
 _MINIMUM = 10  # labelled samples, below which no holdout says anything
 
 
@@ -32,10 +34,11 @@ def make_task(
     procedure: "given", the dataset's own split (the default where it has one); "holdout", 20 % test; "4-fold",
     "5-fold", "10-fold": cross-validation. All stratified, groups never divided; without groups the 4 and the 10 folds
     of seed 0 are those that OpenML servers make. size: labelled samples that may be used, training and validation
-    together (None: all). Samples of a similarity task are triplets (`metamed.judged.questions`).
+    together (None: all). Samples of a similarity task are triplets (`metamed.judged.questions`); images with masks are
+    stratified by the classes that their masks hold.
     Raises NotApplicable without labels, with one class, or with fewer than 10 labelled samples.
     """
-    whole, dataset = dataset, triplets_as_samples(dataset) if dataset.kind == "similarity" else dataset
+    whole, dataset = dataset, _as_samples(dataset)
     _check_learnable(dataset)
     procedure = procedure or ("given" if _has_own_test(dataset) else "holdout")
     if procedure not in _PROCEDURES:
@@ -46,6 +49,32 @@ def make_task(
     folds = tuple(_training_part(dataset, rest, test, size, seed, own) for rest, test in parts)
     target = target or ("closer" if whole.kind == "similarity" else "target")
     return Task(whole.name, whole.digest, whole.kind, target, size, procedure, measure, folds)
+
+
+def _as_samples(dataset: Dataset) -> Dataset:
+    """The dataset with one target a sample, where its kind has something else."""
+    kinds = {"similarity": triplets_as_samples, "segmentation": _masks_as_samples}
+    return kinds[dataset.kind](dataset) if dataset.kind in kinds else dataset
+
+
+def _masks_as_samples(dataset: Dataset) -> Dataset:
+    """Of each mask which classes it holds, as a 0/1 target (n, K). Raises NotApplicable for masks of no use."""
+    name, n_classes, size = dataset.name, dataset.n_classes, tuple(dataset.images.shape[2:])
+    if n_classes > _MOST:
+        raise NotApplicable(f"{name}: its masks have {n_classes} classes; at most {_MOST} can be told apart")
+    holds = np.zeros((dataset.n_samples, max(n_classes, 2)), np.int64)
+    for n, mask in enumerate(dataset.masks):
+        if np.shape(mask) != size:
+            found, expected = ("x".join(map(str, shape)) for shape in (np.shape(mask), size))
+            raise NotApplicable(f"{name}: mask {n} is {found}, its image {expected}. Bring both to one size")
+        values = np.unique(mask)
+        if (wrong := values[(values < 0) | (values >= n_classes)]).size:
+            raise NotApplicable(f"{name}: mask {n} holds the value {wrong[0]:g}, but its classes are 0 to "
+                                f"{n_classes - 1}. Correct the mask, or name the class")  # fmt: skip
+        holds[n, values.astype(int)] = 1
+    if not holds[:, 1:].any():
+        raise NotApplicable(f"{name}: all {len(holds)} masks are empty: there is nothing to find in them")
+    return replace(dataset, masks=None, target=holds)
 
 
 def _check_learnable(dataset: Dataset) -> None:

@@ -58,7 +58,7 @@ class OtsuPosition(nn.Module):
         return grey > otsu(grey)[:, None, None]
 
 
-@method("segmentation", version=1)
+@method("segmentation", version=1, estimator=True)
 def otsu_position(shape: Shape, *, grid: Annotated[int, Choice(1, 4, 8, 16)] = 8) -> nn.Module:
     """Landmark: Otsu's threshold, and how often each class lies there, bright or dark (1: place tells nothing)."""
     return OtsuPosition(shape.n_classes, grid)
@@ -152,7 +152,7 @@ class PixelForest(nn.Module):
         return logits.reshape(len(images), *images.shape[-2:], -1).permute(0, 3, 1, 2)
 
 
-@method("segmentation", version=1)
+@method("segmentation", version=1, estimator=True)
 def pixel_forest(
     shape: Shape,
     *,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from metamed.dataset import Images
+from metamed.dataset import Images, take
 from metamed.errors import MetamedError
 
+LARGE = 1 << 24  # pixels of an image, all channels, above which it is resized channel by channel
 MEMORY_LIMIT = 4 * 2**30  # bytes of images kept in memory; more lie in a temporary file
 
 
@@ -43,6 +45,11 @@ def _empty(shape: tuple[int, ...], dtype) -> np.ndarray:
 def _resized(images: np.ndarray, side: int) -> np.ndarray:
     if images.shape[2:] == (side, side):
         return images
+    if images[0].size > LARGE and images[:1, :1].size < images.size:  # one channel at a time, and memory stays small
+        return np.concatenate([
+            np.concatenate([_resized(images[i : i + 1, c : c + 1], side) for c in range(images.shape[1])], axis=1)
+            for i in range(len(images))
+        ])  # fmt: skip
     x = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
     x = F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)
     return x.round().clamp(0, 255).numpy() if images.dtype == np.uint8 else x.numpy()
@@ -54,6 +61,49 @@ def _unit_range(images: np.ndarray, dtype: np.dtype) -> np.ndarray:
         return images / np.float32(np.iinfo(dtype).max)
     low, high = float(images.min()), float(images.max())
     return images if low >= 0 and high <= 1 else (images - low) / np.float32(max(high - low, 1e-12))
+
+
+def native_images(images: Images, indices: np.ndarray) -> np.ndarray:
+    """The images at `indices` at their own size: uint8 or float32 in 0-1, (n, C, H, W). Many: in a file."""
+    if len(indices) * np.prod(images.shape[1:]) * 4 < MEMORY_LIMIT:
+        found = take(images, indices)
+        return found if found.dtype == np.uint8 else _unit_range(found.astype(np.float32), images.dtype)
+    out = _empty((len(indices), *images.shape[1:]), np.uint8 if images.dtype == np.uint8 else np.float32)
+    for row, image in enumerate(one_by_one(images, indices)):
+        out[row] = image
+    return out
+
+
+def one_by_one(images: Images, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    """The same, one image (C, H, W) after the other; floats outside of 0-1 are scaled by the range of all of them."""
+    low, high = 0.0, 1.0
+    if np.issubdtype(images.dtype, np.integer):
+        high = float(np.iinfo(images.dtype).max)
+    else:
+        ends = [(float(images[int(i)].min()), float(images[int(i)].max())) for i in indices]
+        found = min(e[0] for e in ends), max(e[1] for e in ends)
+        low, high = (low, high) if found[0] >= 0 and found[1] <= 1 else found
+    for i in indices:
+        image = images[int(i)]
+        scale = np.float32(max(high - low, 1e-12))
+        yield image if image.dtype == np.uint8 else (image.astype(np.float32) - np.float32(low)) / scale
+
+
+def native_masks(masks, indices: Sequence[int]) -> np.ndarray:
+    """The label images at `indices` as one array (n, H, W), as they are stored."""
+    if hasattr(masks, "chunks"):
+        return take(masks, np.asarray(indices))
+    return np.stack([np.asarray(masks[int(i)]) for i in indices])
+
+
+def load_masks(masks, indices: Sequence[int], side: int) -> np.ndarray:
+    """The label images at `indices`, uint8 (n, side, side): of each new pixel the class at its centre."""
+    found = np.empty((len(indices), side, side), np.uint8)
+    for row, index in enumerate(indices):
+        mask = np.asarray(masks[int(index)])
+        rows, columns = ((np.arange(side) * 2 + 1) * size // (2 * side) for size in mask.shape)
+        found[row] = mask[rows[:, None], columns]
+    return found
 
 
 def pixel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,277 @@
+"""Segmentation from end to end: networks, losses, patches, tiles, tasks, runs."""
+
+import numpy as np
+import pytest
+import torch
+
+from metamed.dataset import ArrayImages, Card, Dataset
+from metamed.errors import NotApplicable
+from metamed.experiments import run_setup
+from metamed.flows.segmentation.landmarks import otsu, pixel_features
+from metamed.flows.segmentation.parts import ENCODERS, pyramid, seeing
+from metamed.methods import METHODS, Shape, get_method, methods
+from metamed.records import Setup
+from metamed.sources import random_source
+from metamed.store import Store
+from metamed.tasks import make_task
+from metamed.training import Model
+from metamed.training.images import load_masks, native_images
+from metamed.training.segmentation import DEFAULTS, LOSSES, cut, padded, tversky, weights_of
+from metamed.training.tiles import MaskAnswer, enlarged, in_tiles, segment
+
+METHOD_NAMES = sorted(methods("segmentation"))
+QUICK = {"epochs": 6, "width": 8, "depth": 2, "learning_rate": 0.01}
+
+
+def scenes(n=30, size=24, seed=0, classes=("background", "disc", "bar"), groups=True) -> Dataset:
+    """A bright disc in the upper half and a dark bar in the lower one, on grey noise."""
+    rng = np.random.default_rng(seed)
+    images = rng.normal(120, 12, (n, 1, size, size))
+    masks = np.zeros((n, size, size), np.uint8)
+    rows, columns = np.mgrid[:size, :size]
+    for image, mask in zip(images, masks, strict=True):
+        y, x, r = rng.uniform(5, size / 2 - 3), rng.uniform(5, size - 5), rng.uniform(3, 5)
+        mask[(rows - y) ** 2 + (columns - x) ** 2 < r**2] = 1
+        left = rng.integers(2, size - 10)
+        mask[size * 3 // 4 : size * 3 // 4 + 3, left : left + 8] = 2
+        image[0] += 70.0 * (mask == 1) - 70.0 * (mask == 2)
+    pixels = images.clip(0, 255).astype(np.uint8)
+    patients = np.arange(n) // 2 if groups else None
+    return Dataset("scenes", ArrayImages(pixels), masks=masks, groups=patients, card=Card(classes=classes))
+
+
+# ---- networks
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+@pytest.mark.parametrize("size", [(8, 8), (33, 20)])
+def test_contract_of_segmenters(name, size):
+    torch.manual_seed(0)
+    net = get_method(name).build(Shape(3, size, 3))
+    images, masks = torch.rand(4, 3, *size), torch.randint(0, 3, (4, *size))
+    if METHODS[name].estimator:
+        net.fit(images, masks)
+        assert net(images).shape == (4, 3, *size) and torch.isfinite(net(images)).all()
+        again = get_method(name).build(Shape(3, size, 3))
+        again.load_state_dict(net.state_dict())
+        assert torch.equal(again(images), net(images)), "all that was learned lies in its tensors"
+        return
+    assert net(images).shape == (4, 3, *size)
+    net.eval()  # without dropout and the batch's own statistics a step can but help
+    optimiser, losses = torch.optim.SGD(net.parameters(), lr=0.01), []
+    for _ in range(3):
+        loss = torch.nn.functional.cross_entropy(net(images), masks)
+        losses.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert losses[2] < losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("network", ["small_cnn_16x3", "resnet18", "mobilenet_v3_small", "densenet121"])
+def test_an_encoders_maps_halve_and_dilation_keeps_its_weights(network):
+    encoder, channels = seeing(Shape(3, (64, 64), 2), network)
+    maps = pyramid(encoder.eval(), torch.rand(1, 3, 64, 64))
+    sides = [m.shape[-1] for m in maps]
+    assert [m.shape[1] for m in maps] == channels and sides == [64 >> level for level in range(len(sides))]
+    if network.startswith(("resnet", "mobile", "efficient")):
+        dilated, _ = seeing(Shape(3, (64, 64), 2), network, 8)
+        dilated.load_state_dict(encoder.state_dict())
+        assert pyramid(dilated.eval(), torch.rand(1, 3, 64, 64))[-1].shape[-1] == 8
+    assert network in ENCODERS
+
+
+def test_every_recipe_for_one_source_finds_encoder_and_head():
+    for name in ("finetune", "freeze", "gradual", "discriminative"):
+        net = get_method("unet_encoder").build(Shape(3, (32, 32), 2))
+        plan = get_method(name).build(net, ("source",), Shape(3, (32, 32), 2))
+        trained = {id(p) for group, _, _ in plan.groups for p in group}
+        assert {id(p) for p in net.head.parameters()} <= trained
+
+
+def test_otsu_finds_the_gap_and_features_know_the_place():
+    grey = torch.cat([torch.full((1, 4, 8), 0.2), torch.full((1, 4, 8), 0.8)], dim=1) + torch.rand(1, 8, 8) / 50
+    assert 0.22 < otsu(grey).item() < 0.8
+    features = pixel_features(torch.rand(2, 3, 16, 12))
+    assert features.shape == (2, 3 + 4 * 4 + 2, 16, 12)
+    assert features[0, -2, 0, 0] == -1 and features[0, -1, 0, -1] == 1
+
+
+# ---- losses and patches
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_a_loss_is_least_for_the_truth(name):
+    target = torch.from_numpy(scenes(4).masks).long()
+    right = torch.nn.functional.one_hot(target, 3).movedim(-1, 1).float()
+    values = [float(LOSSES[name](right * sure, target, torch.ones(3))) for sure in (30.0, 3.0, 0.0, -3.0)]
+    assert values == sorted(values) and values[0] == pytest.approx(0, abs=1e-3)
+
+
+def test_dice_is_tversky_with_both_errors_alike_and_monai_agrees():
+    losses = pytest.importorskip("monai.losses")
+    target = torch.from_numpy(scenes(4).masks).long()
+    logits = torch.randn(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    same = {"include_background": False, "to_onehot_y": True, "softmax": True, "batch": True}
+    theirs = losses.DiceLoss(**same, smooth_nr=2, smooth_dr=2)(logits, target[:, None])
+    assert float(LOSSES["dice"](logits, target, torch.ones(3))) == pytest.approx(float(theirs), abs=1e-5)
+    theirs = losses.TverskyLoss(**same, alpha=0.3, beta=0.7, smooth_nr=1, smooth_dr=1)(logits, target[:, None])
+    assert float(tversky(logits, target, torch.ones(3))) == pytest.approx(float(theirs), abs=1e-5)
+
+
+def test_rare_classes_weigh_more():
+    masks = np.repeat([0, 1], [90, 10]).reshape(1, 10, 10)
+    weights = weights_of(masks, 3, "balanced")
+    assert weights[1] / weights[0] == pytest.approx(3) and weights[2] == weights[1]
+    assert weights.mean() == pytest.approx(1)
+    assert weights_of(masks, 2, "none").tolist() == [1, 1]
+
+
+def test_patches_of_image_and_mask_lie_at_the_same_place():
+    masks = torch.arange(2 * 20 * 30).reshape(2, 20, 30)
+    images, generator = masks[:, None].float(), torch.Generator().manual_seed(0)
+    for _ in range(20):
+        x, y = cut(images, masks, 8, generator)
+        assert x.shape == (2, 1, 8, 8) and torch.equal(x[:, 0].long(), y)
+    assert padded(np.zeros((2, 1, 5, 30)), 8).shape == (2, 1, 8, 30)
+
+
+# ---- from probabilities to masks
+
+
+class Threshold(torch.nn.Module):
+    """Two classes by the first channel alone: what it says of a pixel does not depend on the tile."""
+
+    def forward(self, x):
+        return torch.cat([-x[:, :1], x[:, :1]], dim=1)
+
+
+def _answer(**options) -> MaskAnswer:
+    return MaskAnswer(Model(Threshold(), [0.5] * 3, [0.05] * 3), **options)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (7, 90), (40, 23), (64, 65), (5, 6)])
+def test_tiles_cover_every_pixel_once_and_agree_with_the_whole(size):
+    image = np.random.default_rng(0).integers(0, 256, (3, *size)).astype(np.uint8)
+    assert np.array_equal(in_tiles(_answer(), image, 16), image[0] > 127)
+
+
+def test_an_enlarged_answer_is_torchs():
+    p = torch.rand(3, 9, 7, generator=torch.Generator().manual_seed(0))
+    out = np.empty((100, 33), np.uint8)
+    enlarged(p.numpy(), out)
+    expected = torch.nn.functional.interpolate(p[None], (100, 33), mode="bilinear", align_corners=False)[0].argmax(0)
+    assert (out == expected.numpy()).mean() > 0.999
+
+
+@pytest.mark.parametrize("view", ["whole", "patch"])
+def test_flips_are_turned_back(view):
+    images = ArrayImages(np.random.default_rng(0).integers(0, 256, (3, 3, 16, 16)).astype(np.uint8))
+    said = segment(_answer(flips=True), images, [2, 0], 16, view)
+    assert np.array_equal(said, images.array[[2, 0], 0] > 127)
+
+
+def test_memory_does_not_grow_with_the_image():
+    """The peak beside image and mask for 16 times as many pixels: tiles joined by rows, not all at once."""
+    import tracemalloc
+
+    peaks = []
+    for side in (512, 2048):
+        image = np.zeros((3, side, side), np.uint8)
+        tracemalloc.start()
+        in_tiles(_answer(), image, 64)
+        peaks.append(tracemalloc.get_traced_memory()[1] - side * side)
+        tracemalloc.stop()
+    assert peaks[1] < 4.5 * peaks[0] and peaks[1] < 8 * 2**20, "one row of tiles: grows with the width alone"
+
+
+def test_masks_shrink_to_the_class_at_each_centre():
+    masks = scenes(3).masks
+    small = load_masks(masks, [2, 0], 12)
+    assert small.shape == (2, 12, 12) and np.array_equal(small[0], masks[2, 1::2, 1::2])
+    floats = ArrayImages(np.linspace(-4, 8, 2 * 16).reshape(2, 1, 4, 4).astype(np.float64))
+    native = native_images(floats, np.array([0, 1]))
+    assert native.dtype == np.float32 and native.min() == 0 and native.max() == 1
+
+
+# ---- tasks and runs
+
+
+def test_groups_stay_together_and_classes_are_spread():
+    data = scenes(40)
+    data.masks[:10][data.masks[:10] == 2] = 0
+    task = make_task(data)
+    split = task.folds[0]
+    sides = [set(data.groups[list(part)]) for part in (split.train, split.validation, split.test)]
+    assert task.measure == "dice" and not (sides[0] & sides[2] or sides[0] & sides[1] or sides[1] & sides[2])
+    assert all((data.masks[list(part)] == 2).any() for part in (split.train, split.validation, split.test))
+
+
+def _with(data: Dataset, masks) -> Dataset:
+    return Dataset(data.name, data.images, masks=masks, card=data.card)
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda m: np.zeros_like(m), "scenes: all 30 masks are empty: there is nothing to find in them"),
+        (lambda m: m + 2 * (m == 2), "scenes: mask 0 holds the value 4, but its classes are 0 to 2"),
+        (lambda m: m.astype(int) - 1, "scenes: mask 0 holds the value -1"),
+        (lambda m: m[:, :20], "scenes: mask 0 is 20x24, its image 24x24. Bring both to one size"),
+    ],
+)
+def test_wrong_masks_are_refused_in_one_line(spoil, message):
+    data = scenes()
+    with pytest.raises(NotApplicable) as caught:
+        make_task(_with(data, spoil(data.masks)))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_other_masks_are_other_data():
+    data = scenes()
+    assert data.digest != _with(data, np.where(data.masks == 2, 1, data.masks)).digest
+    assert data.digest == _with(data, list(data.masks.astype(np.int64))).digest
+
+
+@pytest.mark.parametrize(
+    "setup",
+    [
+        Setup("unet", QUICK),
+        Setup("unet", {**QUICK, "view": "patch", "image_size": 28, "test_flips": True}),
+        Setup("otsu_position"),
+        Setup("pixel_forest", {"trees": 16}),
+    ],
+    ids=lambda s: s.label[:30],
+)
+def test_a_run_keeps_masks_at_the_images_size_and_scores_of_classes(setup):
+    data, store = scenes(), Store.memory()
+    run = run_setup(setup, make_task(data), data, store, device="cpu", threads=1)
+    assert run.error is None, run.error
+    assert {"dice", "dice.1", "dice.2", "hd95", "validation_dice"} <= set(run.evaluations)
+    with np.load(store.artifact(run, "predictions.npz")) as kept:
+        assert kept["test"].dtype == np.uint8 and kept["test"].shape[1:] == (24, 24)
+    assert run.score("dice") > (0.25 if setup.method == "otsu_position" else 0.5)
+
+
+def test_a_source_gives_its_encoder_and_a_wrong_recipe_is_told():
+    data, store = scenes(), Store.memory()
+    source = random_source("small_cnn_32x3", 0)
+    store.add(source)
+    setup = Setup("unet_encoder", {"network": "small_cnn_32x3", "epochs": 1}, "freeze", (source.name,))
+    task = make_task(data)
+    run = run_setup(setup, task, data, store, device="cpu")
+    assert run.error is None and run.weights == (source.sha256,)
+    with pytest.raises(NotApplicable, match="unet has no encoder"):
+        run_setup(Setup("unet", {}, "finetune", (source.name,)), task, data, store)
+
+
+def test_robustness_is_measured_on_masks_too():
+    data = scenes()
+    run = run_setup(Setup("otsu_position"), make_task(data), data, Store.memory(), robust=True)
+    assert {"dice@noise", "dice@blur", "dice@confounder"} <= set(run.evaluations)
+
+
+def test_parameters_of_training_and_of_methods_have_different_names():
+    names = set(DEFAULTS)
+    assert not [name for name in METHOD_NAMES if names & set(METHODS[name].space)]
+    assert not [name for name, m in methods("transfer").items() if names & set(m.space)]
