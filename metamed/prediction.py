@@ -50,6 +50,8 @@ class Predictor:
         """
         run = run_of(run, store) if isinstance(run, str) else run
         setup, facts = store.get(run.setup), store.dataset(store.get(run.task).digest)
+        if facts.kind == "mil":
+            raise NotApplicable(f"run {run.id[:12]} learned from bags: `metamed predict` answers for others; no export")
         sources = sources_of(run, setup, store)
         side = side_of(setup, facts.height or 1, facts.width or 1)
         try:

@@ -24,7 +24,7 @@ FLOORS = """
 3  sources ensembles
 3  jobs
 3  experiments exams
-3  prediction
+3  prediction bag_prediction
 3  metalearner trust
 4  recommend exchange asking assessing collecting
 4  tuning

@@ -19,6 +19,7 @@ TRIALS = option(int, "--trials", "Trials in all, those of earlier calls included
 STARTS = option(int, "--top", "Recommended setups that the search is made of and starts from.", min=1)
 FROM_SCRATCH = option(bool, "--from-scratch", "The same search without trying the recommended setups first.")
 TABLE = option(Path | None, "--to", "Write the table to this file instead of stdout.")
+INSTANCES = option(Path | None, "--instances", "Of bags: write the score of each instance to this file.")
 MODEL = option(Path, "--to", "model.onnx or model.safetensors.", show_default=False)
 INPUT = option(str, "--input", "What the ONNX model takes: uint8 images, or float ones in 0-1.")
 
@@ -181,23 +182,44 @@ def tune(
 
 
 def predict(
-    common: Common, run: RUN, dataset: o.DATASET, to: TABLE = None, device: o.DEVICE = None, images: o.IMAGES = None,
-    download: o.DOWNLOAD = False,
+    common: Common, run: RUN, dataset: o.DATASET, to: TABLE = None, instances: INSTANCES = None,
+    device: o.DEVICE = None, images: o.IMAGES = None, download: o.DOWNLOAD = False,
 ):  # fmt: skip
-    """Say of new images what a kept run makes of them: a table (CSV) of class probabilities and predicted classes."""
+    """Say of new images, or bags, what a kept run makes of them: a table (CSV) of class probabilities and predicted
+    classes."""
+    from metamed.experiments import run_of
     from metamed.prediction import Predictor
 
     if download:
         common.need_network("--download")
-    predictor = Predictor.of(run, common.evidence(), device=device or "auto", download=download)
+    evidence, options = common.evidence(), {"device": device or "auto", "download": download}
+    if evidence.get(run_of(run, evidence).task).kind == "mil":
+        _predict_bags(common, run, given.read(dataset, images), to, instances, evidence, options)
+        return
+    if instances:
+        raise MetamedError(f"--instances: run {run} did not learn from bags")
+    predictor = Predictor.of(run, evidence, **options)
     data = given.read(dataset, images)
     answers = predictor(data.images)
     if remark := predictor.remark(data.images):
         common.say(remark)
-    table = predictor.as_csv(answers)
+    _write(predictor.as_csv(answers), to, f"{len(answers)} predictions", common)
+
+
+def _predict_bags(common: Common, run: str, data, to: Path | None, instances: Path | None, evidence, options) -> None:
+    from metamed.bag_prediction import BagPredictor, instances_as_csv
+
+    predictor = BagPredictor.of(run, evidence, **options)
+    answers, scores = predictor(data)
+    _write(predictor.as_csv(answers), to, f"predictions for {len(answers)} bags", common)
+    if instances:
+        _write(instances_as_csv(data, scores), instances, f"scores of {len(scores)} instances", common)
+
+
+def _write(table: str, to: Path | None, what: str, common: Common) -> None:
     if to:
         to.write_text(table, encoding="utf-8")
-        common.say(f"{len(answers)} predictions written to {to}")
+        common.say(f"{what} written to {to}")
     else:
         print(table, end="")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from metamed.dataset import ArrayImages, Dataset, Split
 from metamed.errors import MetamedError, NotApplicable
 from metamed.jobs import Job, Outcome, Way, is_frozen, own, setting_of, side_of, weights_file
 from metamed.methods import Method, Plan, Shape, get_method
+from metamed.records import Setup, Source
 from metamed.sources import encode, features_key, load_source
 from metamed.training import mil
 
@@ -22,9 +24,10 @@ def run(job: Job, split: Split, progress: Callable | None) -> Outcome:
     """Train and predict one fold; predictions are probabilities (n, K), and instances of test bags are scored."""
     if job.dataset.multi_label:
         raise NotApplicable(f"{job.dataset.name}: bags with several labels each are not learned here")
-    method, (bags, new) = get_method(job.setup.method), _bags(job)
+    method = get_method(job.setup.method)
+    bags, new = bags_of(job.setup, job.dataset, job.sources, job.weights, job.features, job.device)
     training.seed_everything(job.seed)
-    net = method.build(shape_of(job.setup, bags.shape, job.dataset.n_classes), **own(job.setup, method.name))
+    net = method.build(shape_of(bags.shape, job.dataset.n_classes), **own(job.setup, method.name))
     if method.estimator:
         if len(bags.shape) > 1:
             raise MetamedError(f"{method.name} learns from features, not from images: give it a source that makes them")
@@ -48,28 +51,31 @@ def pack(prediction: np.ndarray) -> np.ndarray:
 WAY = Way(run, truth, pack, space=mil.SPACE, defaults=mil.DEFAULTS)
 
 
-def shape_of(setup, instance: tuple[int, ...], n_classes: int) -> Shape:
+def shape_of(instance: tuple[int, ...], n_classes: int) -> Shape:
     """What a network has to fit, for instances of this shape; grey images are repeated to three channels."""
     channels = 3 if len(instance) == 3 and instance[0] == 1 else instance[0]
     return Shape(channels, instance[1:], n_classes)
 
 
-def _bags(job: Job) -> tuple[mil.Bags, dict[str, np.ndarray]]:
-    """The bags as the method takes them, and frozen features that were not known before.
+def bags_of(
+    setup: Setup, dataset: Dataset, sources: Sequence[Source], weights: Sequence[Path], known: Mapping[str, np.ndarray],
+    device: str,
+) -> tuple[mil.Bags, dict[str, np.ndarray]]:  # fmt: skip
+    """The bags of a dataset as the setup's method takes them, and frozen features that were not known before.
 
     Features of several sources stand side by side.
     """
-    data, size = job.dataset, setting_of(job.setup)["image_size"]
-    if len(data.images.shape) == 2:
-        if job.sources:
-            raise MetamedError(f"{data.name} holds features already: a source has no images to look at")
-        return mil.Bags.of(data), {}
-    if not is_frozen(job.setup):
-        return mil.Bags.of(data, side_of(job.setup, *data.images.shape[2:4])), {}
-    paths = {features_key(s, size): (s, path) for s, path in zip(job.sources, job.weights, strict=True)}
-    new = {key: encode(data, *paths[key], size, job.device) for key in paths if key not in job.features}
-    features = np.concatenate([(job.features | new)[key] for key in paths], axis=1).astype(np.float32)
-    return mil.Bags(ArrayImages(features), data.bags), new
+    size, images = setting_of(setup)["image_size"], dataset.images
+    if len(images.shape) == 2:
+        if sources:
+            raise MetamedError(f"{dataset.name} holds features already: a source has no images to look at")
+        return mil.Bags.of(dataset), {}
+    if not is_frozen(setup):
+        return mil.Bags.of(dataset, side_of(setup, *images.shape[2:4])), {}
+    paths = {features_key(s, size): (s, path) for s, path in zip(sources, weights, strict=True)}
+    new = {key: encode(dataset, *paths[key], size, device) for key in paths if key not in known}
+    features = np.concatenate([{**known, **new}[key] for key in paths], axis=1).astype(np.float32)
+    return mil.Bags(ArrayImages(features), dataset.bags), new
 
 
 def _fit(estimator: Any, bags: mil.Bags, y: np.ndarray, split: Split) -> tuple[Any, list[np.ndarray]]:
@@ -107,7 +113,7 @@ def _plan(job: Job, net: Any, method: Method, bags: mil.Bags) -> tuple[Plan, tup
     if len(job.sources) != 1:
         raise MetamedError(f"recipe '{job.setup.recipe}' starts from one source, not {len(job.sources)}")
     normalise = load_source(net.encoder, job.sources[0], job.weights[0])
-    recipe, shape = get_method(job.setup.recipe), shape_of(job.setup, bags.shape, job.dataset.n_classes)
+    recipe, shape = get_method(job.setup.recipe), shape_of(bags.shape, job.dataset.n_classes)
     return recipe.build(net, job.setup.sources, shape, **own(job.setup, recipe.name)), normalise
 
 
