@@ -74,6 +74,7 @@ def test_the_commands_run_and_predict_take_bags(tmp_path, capsys):
     store = ("--store", str(tmp_path / "s.db"))
     assert call(["run", "--dataset", str(tmp_path / "known.h5"), "--method", "bag_statistics", "--keep", *store]) == 0
     run = capsys.readouterr().out.split()[1]
-    call(["predict", "--run", run, "--dataset", str(tmp_path / "new.h5"), "--instances", str(tmp_path / "i.csv"), *store])
+    new = ("--dataset", str(tmp_path / "new.h5"), "--instances", str(tmp_path / "i.csv"))
+    assert call(["predict", "--run", run, *new, *store]) == 0
     assert capsys.readouterr().out.splitlines()[0].startswith("bag,0,1")
     assert len((tmp_path / "i.csv").read_text().splitlines()) == len(data.images) + 1
