@@ -47,3 +47,49 @@ def collect(
         print(f"asking at {address} (Ctrl-C stops; the answers lie in {store.path})", flush=True)
 
     collecting.collect(data, store, settings, study=study, host=host, port=port, key=key, ready=ready)
+
+
+MINIMUM = option(float, "--minimum", "Quality below which annotators would be dropped.", min=0, max=1)
+BY = option(str | None, "--by", "Compare conditions: 'condition', or the column of a table that tells it.")
+REFERENCE = option(str | None, "--reference", "Condition that the others are compared with, instead of the largest.")
+LABELS = option(str | None, "--labels", "Column or key of a label of each image: how well answers tell it.")
+POWER = option(bool, "--power", "Also how many answers another study needs to see a difference of a given size.")
+THEIR_STUDY = option(str | None, "--study", "Only the answers of this study that `collect` kept; else of all of them.")
+PLOT = option(Path | None, "--plot", "With --by: draw the comparison as .svg, .png or .pdf.")
+
+
+def assess(
+    common: Common, dataset: o.DATASET, minimum: MINIMUM = 0.6, by: BY = None, reference: REFERENCE = None,
+    labels: LABELS = None, power: POWER = False, study: THEIR_STUDY = None, as_json: o.JSON = False,
+    report: o.REPORT = None, plot: PLOT = None,
+):  # fmt: skip
+    """How good annotators are, who would be dropped, how conditions differ, what another study needs."""
+    from metamed.assessing import assess as judge
+    from metamed.assessing import showing
+
+    found = judge(_answers(common, dataset, by, labels, study), minimum=minimum, by_condition=by is not None,
+                  reference=reference, with_power=power, seed=common.seed)  # fmt: skip
+    if report:
+        showing.write(found, report)
+    if plot and found[0].conditions is not None:
+        from metamed.assessing.plots import save
+
+        save(found[0].conditions, plot)
+    print(showing.as_json(found) if as_json else showing.text(found))
+
+
+def _answers(common: Common, dataset: str, by: str | None, labels: str | None, study: str | None):
+    """What people said, in the file or beside it, and in the store where `collect` asked about the same images."""
+    from metamed.assessing import with_answers
+    from metamed.collecting import collected_triplets
+    from metamed.readers import TABLES, assessments_of, read_assessments
+    from metamed.store import default_path
+
+    column = None if by in (None, "condition") else by
+    if dataset.lower().endswith(TABLES):
+        return read_assessments(dataset, condition=column, labels=labels)
+    from metamed.readers import read as look
+
+    data = look(dataset, labels=labels, condition=column)
+    known = (common.store or default_path()).exists()
+    return with_answers(assessments_of(data), collected_triplets(common.own(), data, study) if known else None)

@@ -21,7 +21,8 @@ from metamed.readers.lazy import LazyImages, finite
 from metamed.readers.pictures import files_in
 from metamed.readers.registry import READERS, Reader, reader
 
-__all__ = ["READERS", "Assessments", "Reader", "inspect", "read", "read_assessments", "reader"]
+__all__ = ["READERS", "TABLES", "Assessments", "Reader", "assessments_of", "inspect", "read", "read_assessments",
+           "reader"]  # fmt: skip
 
 _MOST_KEYS = 5000  # arrays looked at in a file
 
@@ -64,10 +65,15 @@ def read_assessments(path: str | Path, *, condition: str | None = None, labels: 
     path = Path(path).expanduser()
     if path.name.lower().endswith(TABLES) and path.is_file():
         return read_table(path, condition=condition, labels=labels)
-    dataset = read(path, labels=labels, condition=condition)
-    if dataset.triplets is None and dataset.ratings is None:
+    found = assessments_of(read(path, labels=labels, condition=condition))
+    if found.triplets is None and found.ratings is None:
         raise ReadError(f"{path.name}: no answers by people. Expected 'triplets' or 'ratings' in the file, or a table "
                         f"{path.stem}.triplets.csv or {path.stem}.ratings.csv beside it")  # fmt: skip
+    return found
+
+
+def assessments_of(dataset: Dataset) -> Assessments:
+    """The answers of a dataset, which may have none, with its target as labels."""
     target = None if dataset.target is None or dataset.multi_label else np.where(
         dataset.target == UNLABELLED, np.nan, dataset.target)  # fmt: skip
     return Assessments(dataset.name, len(dataset.images), dataset.triplets, dataset.ratings, labels=target,

@@ -1,0 +1,89 @@
+"""What a dataset's answers by people are worth: its annotators, its conditions, and what another study would need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from metamed.assessing.annotators import Annotator, annotators
+from metamed.assessing.conditions import Conditions, compare
+from metamed.assessing.power import Power, power
+from metamed.assessments import Ratings, Triplets, informative
+from metamed.errors import NotApplicable
+from metamed.readers import Assessments
+
+__all__ = ["Annotator", "Assessed", "Conditions", "Power", "assess", "compare", "power"]
+
+
+@dataclass(frozen=True)
+class Assessed:
+    """Triplets or ratings of one dataset, judged.
+
+    minimum: the quality below which annotators would be dropped. conditions: None where they were not compared. power:
+    what another study needs, where it was asked for. notes: what was taken for granted; found: oddities, by count.
+    """
+
+    name: str
+    kind: str
+    answers: int
+    images: int
+    minimum: float
+    annotators: tuple[Annotator, ...]
+    conditions: Conditions | None
+    power: tuple[Power, ...]
+    notes: tuple[str, ...]
+    found: dict[str, int]
+
+    @property
+    def dropped(self) -> tuple[Annotator, ...]:
+        return tuple(a for a in self.annotators if not a.kept)
+
+
+def assess(assessments: Assessments, *, minimum: float = 0.6, by_condition: bool = False, reference: str | None = None,
+           with_power: bool = False, seed: int = 0) -> tuple[Assessed, ...]:  # fmt: skip
+    """Triplets and ratings, each judged. Nothing is dropped here: `crowd.keep_reliable` does that.
+
+    by_condition: compare the conditions; reference: the one that all others are compared with. Raises NotApplicable
+    where there are no answers, or no two conditions.
+    """
+    found = []
+    for kind in ("triplets", "ratings"):
+        answers = getattr(assessments, kind)
+        if answers is None or not len(answers):
+            continue
+        conditions = compare(answers, assessments.labels, reference, seed) if by_condition else None
+        people = annotators(answers, _quality(answers, assessments.n_images, seed), minimum)
+        images = len(np.unique(np.concatenate(_shown(answers))))
+        needs = power(answers) if with_power else ()
+        found.append(Assessed(assessments.name, kind, len(answers), images, minimum, people, conditions, needs,
+                              assessments.notes, dict(assessments.found or {})))  # fmt: skip
+    if not found:
+        raise NotApplicable(f"{assessments.name}: no triplets and no ratings to assess")
+    return tuple(found)
+
+
+def _quality(answers: Triplets | Ratings, n_images: int, seed: int) -> dict:
+    if isinstance(answers, Ratings):
+        from metamed.assessing.raters import rater_quality
+
+        return rater_quality(answers, seed)
+    from metamed.crowd import annotator_quality
+
+    if not answers.persistent.any() or not len(informative(answers)):
+        return {name: None for name in np.unique(np.asarray(answers.annotator)).tolist()}
+    return annotator_quality(answers, seed=seed, images=n_images)
+
+
+def _shown(answers: Triplets | Ratings) -> tuple[np.ndarray, ...]:
+    return (answers.anchor, answers.closer, answers.farther) if isinstance(answers, Triplets) else (answers.image,)
+
+
+def with_answers(assessments: Assessments, triplets: Triplets | None) -> Assessments:
+    """The assessments with triplets from elsewhere, such as those that a store has collected, after their own."""
+    if triplets is None:
+        return assessments
+    from metamed.assessments import joined
+
+    own = assessments.triplets
+    return replace(assessments, triplets=triplets if own is None else joined(own, triplets))
