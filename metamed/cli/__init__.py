@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Exit, Option, Typer
 
-from metamed.cli import exchanging, running
+from metamed.cli import crowd, exchanging, running
 from metamed.cli import options as o
 from metamed.cli.given import columns, json_text, read, words
 from metamed.cli.options import Common, command
@@ -158,6 +158,8 @@ def store_export(common: Common, folder: Path):
     print(f"written to {folder}")
 
 
+command(app)(crowd.assess)
+command(app)(crowd.collect)
 command(app)(exchanging.serve)
 command(app)(exchanging.publish)
 command(app)(exchanging.retrieve)
