@@ -20,6 +20,9 @@ FAMILIES = {
     "ham10000_derm": "isic",
     "ph2_derm": "ph2",
     "wbc_zheng": "zheng_wbc",
+    "wbc_tecom": "zheng_wbc",
+    "wbc_cellavision": "zheng_wbc",
+    "isic2018_task1_lesions": "isic",
     "musk1": "musk",  # 72 molecules are in both
     "musk2": "musk",
     "elephant": "corel_regions",
@@ -182,6 +185,49 @@ OTHER_EYES = tuple(  # the same variants on what other sources see, and on a net
 )  # fmt: skip
 
 
+# ---- masks
+
+SEGMENTED = (
+    "acdc_cardiac_mri_slices", "dsb2018_nuclei", "fhpsaop_fetal_head_us", "isbi2012_em_membranes",
+    "isic2018_task1_lesions", "kvasir_seg_polyps", "msd_hippocampus_slices", "usgra_nerve_vessel_us",
+    "wbc_cellavision", "wbc_tecom",
+)  # fmt: skip
+SCRATCH = {"epochs": 20, "learning_rate": 0.003}
+TUNE = {"epochs": 12, "learning_rate": 0.003}
+CHEAP_SEGMENTERS = (
+    Setup("otsu_position"),
+    Setup("pixel_forest"),
+    Setup("unet_encoder", {"decoder_width": 8} | SCRATCH, "freeze", (IMAGENET,)),
+    Setup("unet", {"width": 8} | SCRATCH),
+)
+SEGMENTERS = (
+    *CHEAP_SEGMENTERS,
+    Setup("segmenter", SCRATCH),
+    Setup("lraspp", TUNE, "finetune", (IMAGENET,)),
+    Setup("unet", {"view": "patch"} | SCRATCH),
+    Setup("unet_encoder", {"decoder_width": 8} | TUNE, "finetune", (IMAGENET,)),
+    Setup("unet", SCRATCH),
+    Setup("unetplusplus", {"width": 8} | SCRATCH),
+    Setup("fcn", TUNE, "finetune", (IMAGENET,)),
+    Setup("deeplabv3", TUNE, "finetune", (IMAGENET,)),
+)
+OTHER_ENCODERS = tuple(  # what frozen networks see that were trained to classify; the last one learned nothing
+    Setup("unet_encoder", {"decoder_width": 8} | SCRATCH, "freeze", (source,))
+    for source in (made("ham10000_derm", "mobilenet"), made("brain_tumor_mri", "mobilenet"),
+                   made("flowers5", "mobilenet"), RANDOM_MOBILE[0])
+)  # fmt: skip
+SEGMENTER_VARIANTS = tuple(
+    Setup("unet", {"width": 8} | SCRATCH | variant)
+    for variant in ({"loss": "ce"}, {"loss": "tversky"}, {"class_weights": "balanced"}, {"loss": "dice"},
+                    {"loss": "focal"}, {"residual": True, "attention": True}, {"norm": "instance"},
+                    {"test_flips": True})
+)  # fmt: skip
+
+
+def _masks(name: str, setups: tuple[Setup, ...], sizes=(100,), seeds=(0,)) -> Suite:
+    return Suite(name, SEGMENTED, setups, sizes=sizes, seeds=seeds, procedure="holdout")
+
+
 def _bags(name: str, datasets: tuple[str, ...], setups: tuple[Setup, ...], splits=(0,), folds="5-fold") -> Suite:
     return Suite(name, datasets, setups, procedure=folds, splits=splits)
 
@@ -218,6 +264,13 @@ SUITES = {
     "from_varied": _everywhere("from_varied", probes(VARIED, image_size=32), (50, None), (0, 1), COMPACT),
     "shuffled_sources": learners("shuffled_sources", SHUFFLED, ON_IMAGENET),
     "from_shuffled": _everywhere("from_shuffled", probes(CONFUSED, scaling="all"), FEW_SIZES, datasets=COMPACT),
+    # Masks: one grouped holdout each, 64 px, up to 100 images with masks. Cheap ones first.
+    "masks": _masks("masks", SEGMENTERS),
+    "masks_encoders": _masks("masks_encoders", OTHER_ENCODERS),
+    "masks_variants": _masks("masks_variants", SEGMENTER_VARIANTS),
+    "masks_few": _masks("masks_few", CHEAP_SEGMENTERS, (20, 50)),
+    "masks_again": _masks("masks_again", SEGMENTERS, seeds=(1, 2)),
+    "masks_all": _masks("masks_all", CHEAP_SEGMENTERS, (None,)),
     # Bags: five folds, three times over, each time with folds of their own. Smallest sets first.
     "bags": _bags("bags", SMALL_BAGS, VARIANTS),
     "bags_images": _bags("bags_images", IMAGE_BAGS, ON_IMAGES),
