@@ -19,6 +19,7 @@ from metamed.training.weights import Model
 
 KEPT_BYTES = 256 << 20  # feature bags up to this size are kept in memory; larger sets are read bag by bag
 CELLS = 1 << 15  # instances, padding included, that go through a network together, unless one bag has more
+FEW = 512  # instances, padding included, below which one pass with more padding is faster than two
 
 
 def settings(
@@ -119,11 +120,14 @@ def padded(bags: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor | Non
 
 
 def groups(sizes: np.ndarray, cells: int = CELLS) -> Iterator[np.ndarray]:
-    """Numbers of bags that go through a network together: of like sizes, at most `cells` instances with padding."""
+    """Numbers of bags that go through a network together: at most `cells` instances with padding, and no bag more than
+    twice as large as another, unless all are small."""
     order = np.argsort(sizes, kind="stable")
     while len(order):
-        fits = np.flatnonzero(sizes[order] * np.arange(1, len(order) + 1) <= cells)
-        n = max(1, len(fits))
+        ordered = sizes[order]
+        together = ordered * np.arange(1, len(order) + 1)  # instances with padding of the first 1, 2 ...
+        fits = (together <= cells) & ((ordered <= 2 * ordered[0]) | (together <= FEW))
+        n = max(1, int(np.argmin(fits)) if not fits.all() else len(fits))
         yield order[:n]
         order = order[n:]
 
