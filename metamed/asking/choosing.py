@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from metamed.asking.constraints import Learn, constrained
+from metamed.asking.constraints import constrained
 from metamed.asking.strategies import STRATEGIES, Standing
 from metamed.errors import NotApplicable, UnknownName
-from metamed.trust import Model, finding_probability
+from metamed.trust import Learn, Model, finding_probability
 
 COMMITTEE, SHARE = 4, 0.8  # models that ask together, each learned on that share of the bags
 CANDIDATES = 4000  # instances looked at in one go

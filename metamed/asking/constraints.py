@@ -8,13 +8,11 @@ for each answer, were tried on sets of flowers and photographs: no better.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from metamed.trust import Model
-
-Learn = Callable[[Sequence[np.ndarray], np.ndarray, int], Model]  # bags, their classes, seed -> a model of them
+from metamed.trust import Learn, Model
 
 
 def constrained(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metamed.asking.constraints import Learn, constrained
+from metamed.asking.constraints import constrained
 from metamed.errors import NotApplicable
 from metamed.measures import binary_auc
-from metamed.trust import Model, finding_probability
+from metamed.trust import Learn, Model, finding_probability
 from metamed.trust.measures import ranks
 
 FOLDS, REPEATS, BOOTSTRAPS, LEVEL = 4, 2, 1000, 0.9

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Exit, Option, Typer
 
-from metamed.cli import crowd, exchanging, running
+from metamed.cli import crowd, exchanging, instances, running
 from metamed.cli import options as o
 from metamed.cli.given import columns, json_text, read, words
 from metamed.cli.options import Common, command
@@ -104,6 +104,12 @@ command(bench, "status")(running.bench_status)
 command(app)(running.tune)
 command(app)(running.predict)
 command(app)(running.export)
+
+
+# ---- instances of bags
+
+command(app)(instances.trust)
+command(app)(instances.ask)
 
 
 # ---- evidence

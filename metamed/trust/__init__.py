@@ -8,8 +8,8 @@ whether instances of bags with a finding score higher than those of bags without
 of these ranks models as the true instances do.
 """
 
-from metamed.trust.judging import Fit, Judged, Model, finding_probability, judge
+from metamed.trust.judging import Fit, Judged, Learn, Model, finding_probability, judge
 from metamed.trust.measures import TRUST, Trust, TrustMeasure, measure, trust_measure
 
-__all__ = ["TRUST", "Fit", "Judged", "Model", "Trust", "TrustMeasure", "finding_probability", "judge", "measure",
-           "trust_measure"]  # fmt: skip
+__all__ = ["TRUST", "Fit", "Judged", "Learn", "Model", "Trust", "TrustMeasure", "finding_probability", "judge",
+           "measure", "trust_measure"]  # fmt: skip

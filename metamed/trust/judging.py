@@ -27,6 +27,7 @@ class Model(Protocol):
         ...
 
 
+Learn = Callable[[Sequence[np.ndarray], np.ndarray, int], Model]  # bags, their classes, seed -> a model of them
 Fit = Callable[[np.ndarray, int], Model]  # training bags as indices into the dataset's, seed -> a model of them
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,16 +13,14 @@ from metamed import training
 from metamed.dataset import ArrayImages, Dataset, Split
 from metamed.errors import NotApplicable
 from metamed.experiments import make_job
-from metamed.jobs import Job, is_frozen, own, setting_of
+from metamed.jobs import Job, is_frozen, own
 from metamed.jobs import mil as jobs
 from metamed.methods import get_method
 from metamed.records import Setup, Task
-from metamed.sources import encode, features_key
 from metamed.store import Store
 from metamed.training import mil
-from metamed.trust.judging import Model
+from metamed.trust.judging import Learn, Model
 
-Learn = Callable[[Sequence[np.ndarray], np.ndarray, int], Model]  # bags, their classes, seed -> a model of them
 PANEL = ("single_instance", "mi_svm_bags", "miles", "citation_knn", "attention")  # whose opinion is asked for: unlike
 # each other, and learned within a second
 VALIDATION = 5  # a network chooses its epoch on every fifth of the bags that it is given
@@ -53,23 +51,16 @@ def learner(setup: Setup, dataset: Dataset, store: Store, *, device: str = "auto
         raise NotApplicable(f"{setup.label} on {dataset.name}: a method for bags, and bags with labels, are needed")
     task = Task(dataset.name, dataset.digest, "mil", "target", None, "given", "auc", ())
     job = make_job(setup, task, dataset, store, device=device)
-    if is_frozen(job.setup):
-        features = np.concatenate([_features(job, i) for i in range(len(job.sources))], axis=1)
-        job = replace(job, dataset=replace(dataset, images=ArrayImages(features.astype(np.float32))), sources=(),
-                      weights=(), setup=replace(job.setup, sources=()))  # fmt: skip
-    side = None if len(job.dataset.images.shape) == 2 else jobs.side_of(job.setup, *job.dataset.images.shape[2:4])
-    return mil.Bags.of(job.dataset, side), partial(_fitted if method.estimator else _trained, job)
-
-
-def _features(job: Job, source: int) -> np.ndarray:
-    size = setting_of(job.setup)["image_size"]
-    known = job.features.get(features_key(job.sources[source], size))
-    return encode(job.dataset, job.sources[source], job.weights[source], size, job.device) if known is None else known
+    bags, _ = jobs.bags_of(job.setup, dataset, job.sources, job.weights, job.features, job.device)
+    if is_frozen(job.setup):  # from here on the features are the dataset
+        features = replace(dataset, images=bags.instances)
+        job = replace(job, dataset=features, sources=(), weights=(), setup=replace(job.setup, sources=()))
+    return bags, partial(_fitted if method.estimator else _trained, job)
 
 
 def _fitted(job: Job, bags: Sequence[np.ndarray], target: np.ndarray, seed: int) -> Model:
     training.seed_everything(seed)
-    shape = jobs.shape_of(job.setup, bags[0].shape[1:], job.dataset.n_classes)
+    shape = jobs.shape_of(bags[0].shape[1:], job.dataset.n_classes)
     return get_method(job.setup.method).build(shape, **own(job.setup, job.setup.method)).fit(bags, target)
 
 
