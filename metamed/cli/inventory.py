@@ -94,7 +94,7 @@ def examine(store) -> dict[str, Any]:
     packages = ("metamed", "numpy", "h5py", "torch", "torchvision", "scikit-learn", "xgboost", "openml", "pandas")
     extras = {"medical": ("pydicom", "nibabel", "tifffile"), "pymfe": ("pymfe",),
               "serve": ("starlette", "uvicorn", "python_multipart", "defusedxml"), "onnx": ("onnx", "onnxscript"),
-              "dask": ("distributed",), "slurm": ("submitit",)}  # fmt: skip
+              "dask": ("distributed",), "slurm": ("submitit",), "mil": ("torchmil",)}  # fmt: skip
     return {
         "python": sys.version.split()[0], **{name: of(name) for name in packages},
         "device": str(pick_device()), "store": str(default_path()), "runs and figures": len(store),
