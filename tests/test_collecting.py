@@ -382,11 +382,11 @@ def test_in_a_browser_with_mouse_and_keys(dataset, store, tmp_path):
             wait_for(browser, done)
             if done % 2:
                 browser.press("ArrowRight")
-                browser.until("!document.querySelector('#sure').hidden")
+                browser.until("!document.querySelector('#sure').classList.contains('off')")
                 browser.press("2")
             else:
                 browser.click("#left img")
-                browser.until("!document.querySelector('#sure').hidden")
+                browser.until("!document.querySelector('#sure').classList.contains('off')")
                 browser.click("#sure button:last-child")
         browser.until("!document.querySelector('#end').hidden")
         assert browser("document.querySelector('#leaders').innerText").startswith("<img src=x")

@@ -64,7 +64,7 @@ async function showState(state) {
 
 async function showQuestion() {
   const images = { anchor: $("anchor"), left: $("left").firstElementChild, right: $("right").firstElementChild };
-  $("sure").hidden = true;
+  $("sure").classList.add("off");
   for (const side of ["left", "right"]) {
     $(side).classList.remove("chosen");
     $(side).disabled = true;
@@ -96,7 +96,7 @@ async function choose(side) {
   if (chosen === undefined) chosen = { question: question.id, side, seconds: (performance.now() - shown) / 1000 };
   else if (study.confidence) chosen.side = side; // changed his mind before saying how sure he is
   for (const each of ["left", "right"]) $(each).classList.toggle("chosen", each === chosen.side);
-  if (study.confidence) $("sure").hidden = false;
+  if (study.confidence) $("sure").classList.remove("off");
   else await answer(chosen);
 }
 
@@ -154,7 +154,7 @@ for (const button of $("sure").querySelectorAll("button")) {
 
 async function sure(confidence) {
   if (busy || chosen === undefined) return;
-  $("sure").hidden = true;
+  $("sure").classList.add("off");
   await answer({ ...chosen, confidence });
 }
 
@@ -163,7 +163,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
     event.preventDefault();
     choose(event.key === "ArrowLeft" ? "left" : "right");
-  } else if (!$("sure").hidden && "123".includes(event.key)) {
+  } else if (chosen !== undefined && study.confidence && "123".includes(event.key)) {
     event.preventDefault();
     sure((Number(event.key) - 1) / 2);
   }
@@ -175,6 +175,8 @@ document.addEventListener("keydown", (event) => {
     study = await response.json();
     if (!response.ok) return say(study.error);
     $("instruction").textContent = study.instruction;
+    $("ask").classList.toggle("confident", study.confidence);
+    $("sure").hidden = !study.confidence;
     key = remembered("key");
     if (!key) return welcome();
     const unsent = remembered("answer");
