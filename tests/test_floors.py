@@ -24,7 +24,8 @@ FLOORS = """
 3  sources ensembles
 3  jobs
 3  experiments exams
-3  prediction bag_prediction
+3  prediction
+3  bag_prediction mask_prediction
 3  metalearner trust
 4  recommend exchange asking assessing collecting
 4  tuning
@@ -48,7 +49,7 @@ GUESTS = {
     "timm": {"flows"},
     "safetensors": {"training"},
     "sklearn": {"flows", "exams", "metafeatures"},
-    "scipy": {"exams", "flows", "crowd"},
+    "scipy": {"exams", "flows", "crowd", "assessing"},
     "skimage": {"flows"},
     "xgboost": {"metalearner"},
     "pandas": {"store", "exams", "metafeatures"},
