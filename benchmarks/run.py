@@ -7,16 +7,15 @@ suite that keeps weights become sources, for the suites after it.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from benchmarks.suites import FAMILIES, RANDOM, SUITES, made
 from benchmarks.variants import varied
+from metamed.executors import executor_at
 from metamed.experiments import Suite, run_suite
 from metamed.readers import read
 from metamed.sources import as_source, random_source
@@ -64,10 +63,9 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=1, help="processes at once, each with one thread")
     options = parser.parse_args()
-    context = multiprocessing.get_context("spawn")  # forked processes would share torch's threads
-    with open_store(options.store) as store, ProcessPoolExecutor(options.workers, mp_context=context) as executor:
+    with open_store(options.store) as store, executor_at("local", options.workers) as (executor, at_once):
         for name in options.suites:
-            execute(SUITES[name], store, executor, device=options.device, workers=options.workers)
+            execute(SUITES[name], store, executor, device=options.device, workers=at_once)
 
 
 if __name__ == "__main__":
