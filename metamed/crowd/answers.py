@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from metamed.assessments import Triplets, checked, informative
+from metamed.assessments import Ratings, Triplets, checked, informative
 from metamed.errors import NotApplicable, ReadError
 
 NOBODY = None  # who persists: whom all answers of slots are ascribed to
@@ -65,7 +65,7 @@ def usable(triplets: Triplets, images: int | None = None) -> tuple[Answers, dict
     kept = informative(kept)
     if not len(kept):
         raise NotApplicable(f"none of {len(triplets)} triplets can be used: {found}. Are images numbered from 0?")
-    names, who = _people(triplets, kept)
+    names, who = people(triplets, kept)
     side = np.full(len(kept), -1) if kept.side is None else np.asarray(kept.side)
     side = np.select([side == 0, side == 1], [1.0, -1.0], 0.0)
     columns = (np.ascontiguousarray(part, np.int32) for part in (kept.anchor, kept.closer, kept.farther, who))
@@ -74,13 +74,12 @@ def usable(triplets: Triplets, images: int | None = None) -> tuple[Answers, dict
     return answers, found | {what: n for what, n in more.items() if n}
 
 
-def _people(triplets: Triplets, kept: Triplets) -> tuple[tuple[Hashable, ...], np.ndarray]:
-    """(names, the index of who gave each usable answer): all who persist, then, where there are slots, NOBODY."""
-    people = dict.fromkeys(np.asarray(triplets.annotator)[triplets.persistent].tolist())
-    order = {name: k for k, name in enumerate(people)}
-    names = zip(np.asarray(kept.annotator).tolist(), kept.persistent.tolist(), strict=True)
-    who = [order[name] if own else len(order) for name, own in names]
-    return (*order, NOBODY) if len(order) in who else tuple(order), np.array(who)
+def people(given: Triplets | Ratings, kept: Triplets | Ratings) -> tuple[tuple[Hashable, ...], np.ndarray]:
+    """(names, the index of who gave each answer that is kept): all who persist, then, where there are slots, NOBODY."""
+    order = {name: k for k, name in enumerate(dict.fromkeys(np.asarray(given.annotator)[given.persistent].tolist()))}
+    answers = zip(np.asarray(kept.annotator).tolist(), kept.persistent.tolist(), strict=True)
+    who = np.array([order[name] if own else len(order) for name, own in answers], int)
+    return (*order, NOBODY) if (who == len(order)).any() else tuple(order), who
 
 
 def questions(answers: Answers) -> tuple[np.ndarray, np.ndarray]:

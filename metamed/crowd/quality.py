@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metamed.assessments import Triplets
+from metamed.assessments import Ratings, Triplets
 from metamed.crowd.answers import NOBODY, Answers
 
 ASKED = 1_000  # of the questions, over which quality is averaged
@@ -66,25 +66,31 @@ def quality_of(traits: np.ndarray, gap: np.ndarray) -> np.ndarray:
 
 
 def described(triplets: Triplets, answers: Answers, qualities: np.ndarray) -> dict[Hashable, Quality]:
-    """By annotator, from the qualities that samples give him (samples, annotators); slots have none of their own."""
+    """By annotator, from the qualities that samples give him (samples, annotators)."""
     n = len(answers.names)
     count = np.bincount(answers.annotator, minlength=n)
     shown, left = (np.bincount(answers.annotator, part, n) for part in (answers.side != 0, answers.side > 0))
     share = np.divide(left, shown, out=np.full(n, np.nan), where=shown > 0)
     low, high = np.quantile(qualities, [0.025, 0.975], axis=0)
-    found = {}
-    for k, name in enumerate(answers.names):
-        value, interval = float(qualities[:, k].mean()), (float(low[k]), float(high[k]))
-        found[name] = Quality(value, *interval, int(count[k]), float(share[k]), _kind(*interval, share[k]))
-    found.pop(NOBODY, None)
-    slots = np.asarray(triplets.annotator)[~triplets.persistent].tolist()
-    own = {name: Quality(np.nan, np.nan, np.nan, slots.count(name), kind="slot") for name in dict.fromkeys(slots)}
-    return found | own
+    kinds = [kind_of(*each) for each in zip(low, high, np.maximum(share, 1 - share), strict=True)]
+    columns = (part.tolist() for part in (qualities.mean(axis=0), low, high, count, share))
+    return named(triplets, answers.names, [Quality(*each) for each in zip(*columns, kinds, strict=True)])
 
 
-def _kind(low: float, high: float, left: float) -> str:
+def named(assessments: Triplets | Ratings, names: tuple, qualities: list[Quality]) -> dict[Hashable, Quality]:
+    """By name; slots have no quality of their own."""
+    found = {name: quality for name, quality in zip(names, qualities, strict=True) if name is not NOBODY}
+    slots = np.asarray(assessments.annotator)[~assessments.persistent].tolist()
+    for name in dict.fromkeys(slots):
+        found[name] = Quality(np.nan, np.nan, np.nan, slots.count(name), kind="slot")
+    return found
+
+
+def kind_of(low: float, high: float, same: float) -> str:
+    """What somebody is like whose quality, 0.5 being chance, has this interval, and whose most frequent answer (or
+    side) has this share."""
     if low > 0.5 or high < 0.5:
         return "informed" if low > 0.5 else "inverter"
-    if max(left, 1 - left) >= ONE_SIDED:
+    if same >= ONE_SIDED:
         return "one-sided"
     return "guesser" if high - low < UNKNOWN else "unknown"
