@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.known_instances import MADE, MOST_IMAGES, REAL, SIDE, components, made_of
+from benchmarks.trust import append
 from metamed.asking import STRATEGIES, choose, learn_with
 from metamed.dataset import ArrayImages, Dataset, Images, take
 from metamed.measures import binary_auc
@@ -91,17 +92,8 @@ def main(shared: Path, names: tuple[str, ...] = SETS, table: Path = TABLE, seeds
             for setup in SETUPS:
                 for strategy in STRATEGIES:
                     if (name, setup.method, strategy, seed) not in done:
-                        _append(table, simulate(data, setup, strategy, seed))
+                        append(table, simulate(data, setup, strategy, seed), COLUMNS)
         print(name, flush=True)
-
-
-def _append(table: Path, rows: list[dict]) -> None:
-    new = not table.exists()
-    with table.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows([{k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows])
 
 
 if __name__ == "__main__":

@@ -38,17 +38,17 @@ TRUTHS = ("instance_auc", "instance_auc_inside")
 FACTS = ("dataset", "method", "settings", "seconds", *TRUTHS)
 
 
-def rows_of(data: Dataset, setups: tuple[Setup, ...] = SETUPS) -> list[dict]:
+def rows_of(data: Dataset, setups: tuple[Setup, ...] = SETUPS, panel: tuple[str, ...] = PANEL) -> list[dict]:
     """One row a setup: the true AUC of instances, and every measure that is without their labels."""
     store, train, test = Store.memory(), np.flatnonzero(data.split == 0), np.flatnonzero(data.split == 2)
-    panel = {name: _once(_fit(Setup(name), data, store)) for name in PANEL}
+    asked = {name: _once(_fit(Setup(name), data, store)) for name in panel}
     places = None if data.coordinates is None else [data.coordinates[data.bags == b] for b in range(data.n_samples)]
     truth = np.concatenate([data.instance_target[data.bags == b] for b in test]) > 0
     rows = []
     for setup in setups:
         start = time.process_time()
         fit, bags = _fit(setup, data, store), learner(setup, data, store, device="cpu")[0]
-        others = [other for name, other in panel.items() if name != setup.method]
+        others = [other for name, other in asked.items() if name != setup.method]
         judged = judge(fit, bags, data.target, train, test, others=others, coordinates=places,
                        resamplings=RESAMPLINGS, seeds=SEEDS)  # fmt: skip
         settings = " ".join(f"{k}={v}" for k, v in sorted(setup.hyperparameters.items()))
@@ -83,6 +83,16 @@ def _once(fit: Callable) -> Callable:
     return cached
 
 
+def append(table: Path, rows: list[dict], columns: tuple[str, ...] = (*FACTS, *TRUST)) -> None:
+    """Add rows to a table, numbers with four digits; a new one gets its header."""
+    new = not table.exists()
+    with table.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows([{k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows])
+
+
 def main(shared: Path, names: tuple[str, ...] = NAMES, table: Path = TABLE) -> None:
     done = {row["dataset"] for row in csv.DictReader(table.open(encoding="utf-8"))} if table.exists() else set()
     embed = embedder(image_size=SIDE, device="cpu")
@@ -90,12 +100,7 @@ def main(shared: Path, names: tuple[str, ...] = NAMES, table: Path = TABLE) -> N
         if name in done:
             continue
         rows = rows_of(bags_of(name, shared, embed))
-        new = not table.exists()
-        with table.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, [*FACTS, *TRUST], lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerows([{k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows])
+        append(table, rows)
         print(f"{name}: {len(rows)} models, {sum(row['seconds'] for row in rows):.0f} s", flush=True)
 
 

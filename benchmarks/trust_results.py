@@ -106,8 +106,8 @@ def by_variant(found: dict[str, list[dict]]) -> str:
     rows = []
     for method, settings in keys:
         def mean(name: str, method=method, settings=settings) -> float:
-            return float(np.nanmean(by_family(found, lambda models: next(
-                m[name] for m in models if (m["method"], m["settings"]) == (method, settings)))))  # fmt: skip
+            return interval(by_family(found, lambda models: next(
+                m[name] for m in models if (m["method"], m["settings"]) == (method, settings))))[0]  # fmt: skip
         cells = " | ".join(f"{mean(n):.2f}" for n in names)
         rows.append((mean("instance_auc"), f"| `{method}` {settings} | {cells} |"))
     head = "| variant | " + " | ".join(n.replace("_", " ") for n in names) + " |\n|---" + "|---" * len(names) + "|"
@@ -129,7 +129,7 @@ def plot(found: dict[str, list[dict]], path: Path) -> None:
     means, names = {}, ("bag_auc", "stability", "instance_auc")
     for key in keys:
         mine = {name: [m for m in models if (m["method"], m["settings"]) == key] for name, models in found.items()}
-        means[key] = [float(np.nanmean(by_family(mine, lambda m, n=n: m[0][n]))) for n in names]
+        means[key] = [interval(by_family(mine, lambda m, n=n: m[0][n]))[0] for n in names]
     points = np.array(list(means.values()))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "metamed", "font.size": 9}):
         figure = Figure(figsize=(7.5, 5), layout="constrained")

@@ -78,20 +78,27 @@ def _predicted(x: np.ndarray, y: np.ndarray, asked: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Record:
-    """How well one variant told instances on sets where they are known: mean and range over families of sets."""
+    """How well one variant told instances on sets where they are known: mean and range over families of sets.
+
+    bag_auc: how well it told the bags there, mean over families.
+    """
 
     method: str
     mean: float
     low: float
     high: float
     families: int
+    bag_auc: float
 
 
 def record_of(method: str) -> Record | None:
     """The record of a variant, all its settings together; None where it was not examined."""
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     for row in known_models():
         if row["method"] == method:
-            found.setdefault(family(str(row["dataset"])), []).append(float(row[TRUTH]))
-    means = [float(np.mean(v)) for v in found.values()]
-    return Record(method, float(np.mean(means)), min(means), max(means), len(means)) if means else None
+            found.setdefault(family(str(row["dataset"])), []).append((float(row[TRUTH]), float(row["bag_auc"])))
+    if not found:
+        return None
+    means = np.array([np.mean(v, axis=0) for v in found.values()])
+    told, of_bags = means.mean(axis=0)
+    return Record(method, float(told), float(means[:, 0].min()), float(means[:, 0].max()), len(means), float(of_bags))
