@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -58,13 +58,25 @@ class Predictor:
             if is_probe(setup):
                 answer = _probe_answer(run, setup, facts, sources, store, device, download)
             else:
-                answer = _network_answer(run, setup, facts, side, sources, store)
+                answer = cls._of_networks(run, setup, facts, side, sources, store)
         except UnknownName as error:
             if "artifact" not in str(error):
                 raise
             raise MetamedError(f"run {run.id[:12]} kept no weights. Make them: metamed run --from {run.id[:12]} "
                                f"--dataset {facts.name} --keep") from None  # fmt: skip
         return cls(run, setup, facts, side, answer.to(training.pick_device(device)).eval())
+
+    @classmethod
+    def _of_networks(
+        cls, run: Run, setup: Setup, facts: DatasetFacts, side: int, sources: Sequence[Source], store: Store
+    ) -> Any:
+        """The run's network; of an ensemble, its members with their weights."""
+        try:
+            members = json.loads(store.artifact(run, "ensemble.json").read_text())
+        except UnknownName:
+            members = {"": 1.0}
+        models = network_models(run, setup, facts, side, sources, store, members)
+        return NetworkAnswer(models, list(members.values()), multi_label=_multi_label(facts))
 
     @property
     def multi_label(self) -> bool:
@@ -145,14 +157,11 @@ def _multi_label(facts: DatasetFacts) -> bool:
     return bool(facts.facts.get("multi_label"))
 
 
-def _network_answer(
-    run: Run, setup: Setup, facts: DatasetFacts, side: int, sources: Sequence[Source], store: Store
-) -> NetworkAnswer:
-    """The run's network; of an ensemble, its members with their weights."""
-    try:
-        members = json.loads(store.artifact(run, "ensemble.json").read_text())
-    except UnknownName:
-        members = {"": 1.0}
+def network_models(
+    run: Run, setup: Setup, facts: DatasetFacts, side: int, sources: Sequence[Source], store: Store,
+    members: Iterable[str] = ("",),
+) -> list[training.Model]:  # fmt: skip
+    """The run's networks with their kept weights, of an ensemble by the sources that its members started from."""
     padded = {s.name: training.PREPROCESSING[s.preprocessing][2] for s in sources}
     models = []
     for name in members:
@@ -164,7 +173,7 @@ def _network_answer(
         model = training.Model(net, state["mean"], state["sd"])
         model.load_state_dict(state)
         models.append(model)
-    return NetworkAnswer(models, list(members.values()), multi_label=_multi_label(facts))
+    return models
 
 
 def _probe_answer(

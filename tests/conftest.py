@@ -21,6 +21,23 @@ def blobs(n: int = 60, size: int = 16, channels: int = 3, classes: int = 2, seed
     return Dataset("blobs", ArrayImages(images.astype(np.uint8)), target, groups=patient, card=card)
 
 
+def scenes(n=30, size=24, seed=0, classes=("background", "disc", "bar"), groups=True) -> Dataset:
+    """A bright disc in the upper half and a dark bar in the lower one, on grey noise."""
+    rng = np.random.default_rng(seed)
+    images = rng.normal(120, 12, (n, 1, size, size))
+    masks = np.zeros((n, size, size), np.uint8)
+    rows, columns = np.mgrid[:size, :size]
+    for image, mask in zip(images, masks, strict=True):
+        y, x, r = rng.uniform(5, size / 2 - 3), rng.uniform(5, size - 5), rng.uniform(3, 5)
+        mask[(rows - y) ** 2 + (columns - x) ** 2 < r**2] = 1
+        left = rng.integers(2, size - 10)
+        mask[size * 3 // 4 : size * 3 // 4 + 3, left : left + 8] = 2
+        image[0] += 70.0 * (mask == 1) - 70.0 * (mask == 2)
+    pixels = images.clip(0, 255).astype(np.uint8)
+    patients = np.arange(n) // 2 if groups else None
+    return Dataset("scenes", ArrayImages(pixels), masks=masks, groups=patients, card=Card(classes=classes))
+
+
 @pytest.fixture
 def classification_data() -> Dataset:
     return blobs()

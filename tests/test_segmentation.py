@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from conftest import scenes
 
-from metamed.dataset import ArrayImages, Card, Dataset
+from metamed.dataset import ArrayImages, Dataset
 from metamed.errors import NotApplicable
 from metamed.experiments import run_setup
 from metamed.flows.segmentation.landmarks import otsu, pixel_features
@@ -21,23 +22,6 @@ from metamed.training.tiles import MaskAnswer, enlarged, in_tiles, segment
 
 METHOD_NAMES = sorted(methods("segmentation"))
 QUICK = {"epochs": 6, "width": 8, "depth": 2, "learning_rate": 0.01}
-
-
-def scenes(n=30, size=24, seed=0, classes=("background", "disc", "bar"), groups=True) -> Dataset:
-    """A bright disc in the upper half and a dark bar in the lower one, on grey noise."""
-    rng = np.random.default_rng(seed)
-    images = rng.normal(120, 12, (n, 1, size, size))
-    masks = np.zeros((n, size, size), np.uint8)
-    rows, columns = np.mgrid[:size, :size]
-    for image, mask in zip(images, masks, strict=True):
-        y, x, r = rng.uniform(5, size / 2 - 3), rng.uniform(5, size - 5), rng.uniform(3, 5)
-        mask[(rows - y) ** 2 + (columns - x) ** 2 < r**2] = 1
-        left = rng.integers(2, size - 10)
-        mask[size * 3 // 4 : size * 3 // 4 + 3, left : left + 8] = 2
-        image[0] += 70.0 * (mask == 1) - 70.0 * (mask == 2)
-    pixels = images.clip(0, 255).astype(np.uint8)
-    patients = np.arange(n) // 2 if groups else None
-    return Dataset("scenes", ArrayImages(pixels), masks=masks, groups=patients, card=Card(classes=classes))
 
 
 # ---- networks

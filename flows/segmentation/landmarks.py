@@ -77,7 +77,7 @@ def pixel_features(images: torch.Tensor) -> torch.Tensor:
         finer = mean
     rows, columns = (torch.linspace(-1, 1, side, device=images.device) for side in images.shape[-2:])
     place = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
-    return torch.cat([*found, place.expand(len(images), -1, -1, -1)], dim=1)
+    return torch.cat([*found, place.expand(images.shape[0], -1, -1, -1)], dim=1)
 
 
 def _smooth(x: torch.Tensor, scale: int) -> torch.Tensor:
@@ -139,17 +139,17 @@ class PixelForest(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         features = pixel_features(images.float())
         x = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
-        total = torch.zeros(len(x), self.shares.shape[2], device=x.device)
-        for feature, threshold, branches, shares in zip(
-            self.feature, self.threshold, self.branches, self.shares, strict=True
-        ):
-            node = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-            for _ in range(self.depth):
-                above = x.gather(1, feature[node][:, None])[:, 0] > threshold[node]
-                node = branches[node, above.long()]
-            total = total + shares[node]
-        logits = (total / len(self.shares)).clamp_min(_LEAST).log()
-        return logits.reshape(len(images), *images.shape[-2:], -1).permute(0, 3, 1, 2)
+        trees, nodes = self.feature.shape
+        first = torch.arange(trees, device=x.device) * nodes  # tables of all trees, one after the other
+        node = torch.zeros_like(x[:, :1], dtype=torch.int64).expand(-1, trees)
+        feature, threshold, branches = self.feature.flatten(), self.threshold.flatten(), self.branches.flatten(0, 1)
+        for _ in range(self.depth):
+            at = first + node
+            above = x.gather(1, feature[at]) > threshold[at]
+            node = torch.where(above, branches[at, 1], branches[at, 0])
+        shares = self.shares.flatten(0, 1)
+        logits = sum(shares[first[t] + node[:, t]] for t in range(trees)).div(trees).clamp_min(_LEAST).log()
+        return logits.unflatten(0, (images.shape[0], *images.shape[-2:])).permute(0, 3, 1, 2)
 
 
 @method("segmentation", version=1, estimator=True)

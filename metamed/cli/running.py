@@ -186,18 +186,22 @@ def predict(
     device: o.DEVICE = None, images: o.IMAGES = None, download: o.DOWNLOAD = False,
 ):  # fmt: skip
     """Say of new images, or bags, what a kept run makes of them: a table (CSV) of class probabilities and predicted
-    classes."""
+    classes; of a run that segments each class's share of the pixels, or the masks (--to masks.npz)."""
     from metamed.experiments import run_of
     from metamed.prediction import Predictor
 
     if download:
         common.need_network("--download")
     evidence, options = common.evidence(), {"device": device or "auto", "download": download}
-    if evidence.get(run_of(run, evidence).task).kind == "mil":
+    kind = evidence.get(run_of(run, evidence).task).kind
+    if kind == "mil":
         _predict_bags(common, run, given.read(dataset, images), to, instances, evidence, options)
         return
     if instances:
         raise MetamedError(f"--instances: run {run} did not learn from bags")
+    if kind == "segmentation":
+        _predict_masks(common, run, given.read(dataset, images), to, evidence, options)
+        return
     predictor = Predictor.of(run, evidence, **options)
     data = given.read(dataset, images)
     answers = predictor(data.images)
@@ -216,6 +220,20 @@ def _predict_bags(common: Common, run: str, data, to: Path | None, instances: Pa
         _write(instances_as_csv(data, scores), instances, f"scores of {len(scores)} instances", common)
 
 
+def _predict_masks(common: Common, run: str, data, to: Path | None, evidence, options) -> None:
+    from metamed.mask_prediction import MaskPredictor
+
+    predictor = MaskPredictor.of(run, evidence, **options)
+    masks = predictor(data.images)
+    if remark := predictor.remark(data.images):
+        common.say(remark)
+    if to and to.suffix != ".csv":
+        predictor.write(masks, to)
+        common.say(f"{len(masks)} masks written to {to}")
+        return
+    _write(predictor.as_csv(masks), to, f"areas in {len(masks)} masks", common)
+
+
 def _write(table: str, to: Path | None, what: str, common: Common) -> None:
     if to:
         to.write_text(table, encoding="utf-8")
@@ -226,9 +244,13 @@ def _write(table: str, to: Path | None, what: str, common: Common) -> None:
 
 def export(common: Common, run: RUN, to: MODEL, input: INPUT = "uint8"):
     """Write the model of a kept run to a file for other programs, preprocessing included."""
+    from metamed.experiments import run_of
+    from metamed.mask_prediction import MaskPredictor
     from metamed.prediction import Predictor
 
-    predictor = Predictor.of(run, common.evidence())
+    evidence = common.evidence()
+    masks = evidence.get(run_of(run, evidence).task).kind == "segmentation"
+    predictor = (MaskPredictor if masks else Predictor).of(run, evidence)
     predictor.export(to, input)
     size = f"{predictor.facts.n_channels} x {predictor.side} x {predictor.side}"
     common.say(f"{to}: images n x {size} -> probabilities of {', '.join(predictor.classes)}")

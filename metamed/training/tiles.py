@@ -18,7 +18,7 @@ from metamed.training.segmentation import padded
 from metamed.training.weights import Model
 
 STRIP = 64  # rows of an enlarged answer made at a time
-BATCH = 16  # images, or tiles, through a network at once
+BATCH, PIXELS = 16, 1 << 18  # images, or tiles, through a network at once: so many, or what has so many pixels
 
 
 class MaskAnswer(nn.Module):
@@ -45,11 +45,15 @@ def segment(answer: MaskAnswer, images: Images, samples: Sequence[int], side: in
         for row, image in enumerate(one_by_one(images, samples)):
             out[row] = in_tiles(answer, image, side)
         return out
-    small = load_images(images, np.asarray(samples), side)
-    for start in range(0, len(samples), BATCH):
-        for row, p in enumerate(_answers(answer, small[start : start + BATCH]), start):
+    small, at_once = load_images(images, np.asarray(samples), side), _at_once(side)
+    for start in range(0, len(samples), at_once):
+        for row, p in enumerate(_answers(answer, small[start : start + at_once]), start):
             enlarged(p, out[row])
     return out
+
+
+def _at_once(side: int) -> int:
+    return min(BATCH, max(1, PIXELS // side**2))
 
 
 @torch.no_grad()
@@ -106,9 +110,9 @@ def _rows(answer: nn.Module, image: np.ndarray, side: int) -> Iterator[tuple[int
 
 def _tiles(answer: nn.Module, band: np.ndarray, side: int) -> Iterator[tuple[int, np.ndarray]]:
     """(first column, probabilities) of each tile of a band of the image."""
-    starts = _starts(band.shape[2], side)
-    for first in range(0, len(starts), BATCH):
-        columns = starts[first : first + BATCH]
+    starts, at_once = _starts(band.shape[2], side), _at_once(side)
+    for first in range(0, len(starts), at_once):
+        columns = starts[first : first + at_once]
         yield from zip(columns, _answers(answer, np.stack([band[:, :, c : c + side] for c in columns])), strict=True)
 
 
