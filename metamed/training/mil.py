@@ -95,7 +95,7 @@ class BagModel(Model):
 
     def scaled(self, instances: torch.Tensor) -> torch.Tensor:
         if instances.ndim == 3:
-            return (instances - self.mean.flatten()) / self.sd.flatten()
+            return torch.addcmul(-self.mean.flatten() / self.sd.flatten(), instances, 1 / self.sd.flatten())
         return super().scaled(instances.flatten(0, 1)).unflatten(0, instances.shape[:2])
 
     def forward(self, instances: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
