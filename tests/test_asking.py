@@ -237,7 +237,8 @@ def test_a_terminal_that_ends():
 @pytest.fixture
 def served():
     kept = []
-    page = QuestionPage(QUESTIONS, ("benign", '<script>"x'), kept.append, lambda i: b"png" + str(i).encode())
+    names = ("benign", '<script>"x')
+    page = QuestionPage(QUESTIONS, names, kept.append, lambda i: b"png" + str(i).encode(), lambda i: [i + 5])
     thread = threading.Thread(target=page.serve)
     thread.start()
     yield page, kept
@@ -267,7 +268,8 @@ def test_the_page_shows_and_takes_each_answer_once(served):
     status, text = get(page.address)
     assert status == 200 and "picture/7" in text and "1 of 3" in text and "cannot tell" in text
     assert "<script>" not in text and "&lt;script&gt;" in text
-    assert get(page.address + "picture/7") == (200, "png7")
+    assert get(page.address + "picture/7") == (200, "png7") and get(page.address + "picture/12") == (200, "png12")
+    assert "picture/12" in text and "picture/14" not in text
     assert post(page, question=0, answer="benign") == (303, f"/{page.secret}/")
     assert post(page, question=0, answer=UNSURE)[0] == 409 and page.questions[0].answer == "benign"
     assert post(page, question=1, answer="else")[0] == 400 and post(page, question=5, answer="benign")[0] == 400

@@ -201,6 +201,8 @@ def test_a_page_shows_the_images_of_the_questions(tmp_path, store):
         first = session.questions[0].instance
         with urllib.request.urlopen(f"{page.address}picture/{first}") as answer:
             assert answer.read() == png(data.images[first])
+            near = session.beside(first)
+            assert len(near) == 3 and (data.bags[near] == data.bags[first]).all() and first not in near
         body = urllib.parse.urlencode({"question": 0, "answer": "malignant"}).encode()
         urllib.request.urlopen(urllib.request.Request(page.address + "answer", body)).close()
     finally:

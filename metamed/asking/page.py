@@ -28,14 +28,14 @@ _HEADERS = {
 }
 _STYLE = """body{font:16px system-ui,sans-serif;margin:2rem auto;max-width:46rem;color:#222}img{max-width:100%;
 image-rendering:pixelated;border:1px solid #999}button{font:inherit;padding:.5rem 1rem;margin:.5rem .5rem 0 0}
-progress{width:100%}p.where{color:#555}"""
+progress{width:100%}p.where{color:#555}img.beside{width:5.2rem;margin-right:.3rem}"""
 
 
 class QuestionPage:
     """A server of questions: `serve()` until all have an answer or `stop()`.
 
-    pictures: number of an instance -> PNG, or None where instances are no images. keep: gets all questions after every
-    answer, before the next one is shown.
+    keep: gets all questions after every answer, before the next one is shown. picture: number of an instance -> PNG, or
+    None where instances are no images. beside: number of an instance -> others of its bag that are shown below it.
     """
 
     def __init__(
@@ -44,9 +44,12 @@ class QuestionPage:
         classes: Sequence[str],
         keep: Callable[[list[Question]], None],
         picture: Callable[[int], bytes] | None = None,
+        beside: Callable[[int], Sequence[int]] = lambda instance: (),
         port: int = 0,
     ):
         self.questions, self.classes, self.keep, self.picture = list(questions), tuple(classes), keep, picture
+        self.beside = {q.instance: [int(i) for i in beside(q.instance)] for q in self.questions} if picture else {}
+        self.shown = {*self.beside, *(i for others in self.beside.values() for i in others)}
         self.secret, self._lock = secrets.token_urlsafe(18), Lock()
         self._server = ThreadingHTTPServer((HOST, port), _handler(self))
         self._server.daemon_threads = True
@@ -100,12 +103,14 @@ class QuestionPage:
     def _question(self, place: int) -> str:
         q = self.questions[place]
         shown = f'<img src="picture/{q.instance}" alt="instance {q.instance}">' if self.picture else ""
+        others = "".join(f'<img class="beside" src="picture/{i}" alt="{i}">' for i in self.beside.get(q.instance, ()))
+        others = f"<p>Others of the same bag:</p>{others}" if others else ""
         choices = (*((name, name) for name in self.classes), (UNSURE, "cannot tell"))
-        buttons = "".join(f'<button name="answer" value="{html.escape(value)}">{html.escape(name)}</button>'
-                          for value, name in choices)  # fmt: skip
+        buttons = "".join(f'<button name="answer" accesskey="{key}" value="{html.escape(value)}">{html.escape(name)}'
+                          "</button>" for key, (value, name) in enumerate(choices, start=1))  # fmt: skip
         return (f'{shown}<p class="where">{place + 1} of {len(self.questions)}: {html.escape(described(q))}</p>'
                 f'<form method="post" action="answer"><input type="hidden" name="question" value="{place}">'
-                f"{buttons}</form>")  # fmt: skip
+                f"{buttons}</form>{others}")  # fmt: skip
 
 
 def _thanks(n: int) -> str:
@@ -141,11 +146,10 @@ def _handler(page: QuestionPage) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             rest = self._path()
-            asked = {q.instance for q in page.questions}
             number = (rest or "").removeprefix("picture/")
             if rest == "":
                 self._send(HTTPStatus.OK, page.html())
-            elif rest and page.picture and number.isdigit() and int(number) in asked:
+            elif rest and page.picture and number.isdigit() and int(number) in page.shown:
                 self._send(HTTPStatus.OK, page.picture(int(number)), "image/png")
             elif rest is not None:
                 self._send(HTTPStatus.NOT_FOUND, "not here")

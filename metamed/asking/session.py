@@ -14,7 +14,7 @@ from metamed.asking.constraints import learn_with
 from metamed.asking.gains import Gain, gain
 from metamed.asking.page import QuestionPage
 from metamed.asking.questions import Question, answers_of, read_questions, write_questions
-from metamed.dataset import Dataset
+from metamed.dataset import Dataset, spread
 from metamed.errors import NotApplicable
 from metamed.readers.patches import png
 from metamed.records import Setup
@@ -23,7 +23,7 @@ from metamed.trust import Learn
 from metamed.trust.learning import learner
 from metamed.trust.measures import ranks
 
-BY = "uncertain_diverse"
+BY, BESIDE = "uncertain_diverse", 8
 METHOD, SOURCE = "mi_svm_bags", "imagenet.coral.mobilenet_v2"  # who asks, unless a setup is given
 
 
@@ -95,7 +95,15 @@ class Session:
         """The page of the open questions, which keeps every answer in the table."""
         images = self.dataset.images
         shown: Callable[[int], bytes] | None = None if len(images.shape) < 4 else lambda i: png(images[i])
-        return QuestionPage(self.questions, self.classes, self.keep, shown, port)
+        return QuestionPage(self.questions, self.classes, self.keep, shown, self.beside, port)
+
+    def beside(self, instance: int) -> np.ndarray:
+        """Other instances of the same bag, at most eight: the nearest where places are known, else some of it."""
+        others = np.setdiff1d(self.members[self.dataset.bags[instance]], [instance])
+        if self.dataset.coordinates is None:
+            return others[spread(len(others), BESIDE)]
+        away = self.dataset.coordinates[others].astype(np.float64) - self.dataset.coordinates[instance]
+        return others[np.argsort((away**2).sum(axis=1), kind="stable")[:BESIDE]]
 
     def gains(self, seed: int = 0) -> list[Gain]:
         """What the answers so far gained on bags that were held out."""
