@@ -40,6 +40,19 @@ def open_store(path: str) -> Store:
     return store
 
 
+def bring_sources(setups, other: Store, store: Store) -> None:
+    """Make the sources that setups name known to a store, with the runs and the weights that they come from."""
+    for name in {name for setup in setups for name in setup.sources}:
+        source = other.source(name)
+        if source.origin.startswith("train:"):
+            run = other.get(source.origin.removeprefix("train:"))
+            task = other.get(run.task)
+            store.add_all([other.dataset(task.digest), task, other.get(run.setup)])
+            weights = "weights.safetensors"
+            store.add(run, artifacts={weights: other.artifact(run, weights).read_bytes()})
+        store.add(source)
+
+
 def execute(suite: Suite, store: Store, executor, **options) -> None:
     """Run what is missing of a suite, a line for every run; what kept its weights becomes a source."""
     start = time.time()
@@ -62,8 +75,11 @@ def main() -> None:
     parser.add_argument("--store", default="benchmarks.db")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=1, help="processes at once, each with one thread")
+    parser.add_argument("--sources", help="another store, some of whose sources the suites start from")
     options = parser.parse_args()
     with open_store(options.store) as store, executor_at("local", options.workers) as (executor, at_once):
+        if options.sources:
+            bring_sources({s for name in options.suites for s in SUITES[name].setups}, Store(options.sources), store)
         for name in options.suites:
             execute(SUITES[name], store, executor, device=options.device, workers=at_once)
 

@@ -206,8 +206,8 @@ SEGMENTERS = (
     Setup("unet_encoder", {"decoder_width": 8} | TUNE, "finetune", (IMAGENET,)),
     Setup("unet", SCRATCH),
     Setup("unetplusplus", {"width": 8} | SCRATCH),
-    Setup("fcn", TUNE, "finetune", (IMAGENET,)),
-    Setup("deeplabv3", TUNE, "finetune", (IMAGENET,)),
+    Setup("fcn", TUNE | {"epochs": 8}, "finetune", (IMAGENET,)),
+    Setup("deeplabv3", TUNE | {"epochs": 8}, "finetune", (IMAGENET,)),
 )
 OTHER_ENCODERS = tuple(  # what frozen networks see that were trained to classify; the last one learned nothing
     Setup("unet_encoder", {"decoder_width": 8} | SCRATCH, "freeze", (source,))
