@@ -9,6 +9,7 @@ from http.client import HTTPConnection
 
 import numpy as np
 import pytest
+from browser import Browser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -266,7 +267,7 @@ def post(page: QuestionPage, where: str = "answer", **fields) -> tuple[int, str]
 def test_the_page_shows_and_takes_each_answer_once(served):
     page, kept = served
     status, text = get(page.address)
-    assert status == 200 and "picture/7" in text and "1 of 3" in text and "cannot tell" in text
+    assert status == 200 and "picture/7" in text and "1 of 3" in text and "cannot tell" in text and "91" not in text
     assert "<script>" not in text and "&lt;script&gt;" in text
     assert get(page.address + "picture/7") == (200, "png7") and get(page.address + "picture/12") == (200, "png12")
     assert "picture/12" in text and "picture/14" not in text
@@ -277,6 +278,17 @@ def test_the_page_shows_and_takes_each_answer_once(served):
     post(page, question=1, answer=UNSURE)
     post(page, question=2, answer='<script>"x')
     assert "Thank you" in get(page.address)[1] and len(kept) == 3
+
+
+def test_a_person_answers_in_a_browser(served):
+    page, kept = served
+    with Browser() as browser:
+        browser.open(page.address)
+        for place, answer in enumerate(["benign", UNSURE], start=1):
+            browser.until(f"document.body.textContent.includes('{place} of 3:')")
+            browser.click(f'button[value="{answer}"]')
+        browser.until("document.body.textContent.includes('3 of 3:')")
+    assert [q.answer for q in kept[-1]] == ["benign", UNSURE, ""]
 
 
 def test_answers_that_come_at_once_are_kept_once(served):

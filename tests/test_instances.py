@@ -88,9 +88,12 @@ def test_images_are_learned_from_as_they_are(store):
     assert model.scores(lazy[0]).shape == (4,)
 
 
-def test_what_does_not_learn_from_bags(data, store):
+def test_what_does_not_learn_from_bags(data, store, monkeypatch):
     with pytest.raises(NotApplicable, match="method for bags"):
         learner(Setup("small_cnn"), data, store)
+    monkeypatch.setattr("metamed.trust.learning.MOST_BYTES", 1000)
+    with pytest.raises(NotApplicable, match="GiB of features"):
+        learner(Setup("miles"), data, store)
     with pytest.raises(NotApplicable, match="bags with labels"):
         learner(Setup("miles"), replace(data, target=None), store)
 

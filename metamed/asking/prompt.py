@@ -34,9 +34,9 @@ def ask_on_terminal(
 
 
 def described(q: Question) -> str:
-    """Which instance is asked about, in words."""
+    """Which instance is asked about, in words. Nothing of its score: who knows it sees what it says."""
     where = "" if q.x is None else f" at ({q.x:g}, {q.y:g})"
-    return f"instance {q.instance} of bag {q.bag}{where}, higher than {q.score:.0%} of the others"
+    return f"instance {q.instance} of bag {q.bag}{where}"
 
 
 def _heard(text: str, classes: Sequence[str], say: Callable, hear: Callable) -> str | None:
