@@ -6,8 +6,9 @@ metamed runs. Both go on where they stopped. `python -m benchmarks.crowd_learnin
 
 Rules, the same for all ways: five-fold cross-validation, patients never divided; of the four training folds `n` images
 have labels, nested and stratified; assessments are those of images outside the test fold, labelled or not; each way
-chooses among six settings by four-fold cross-validated likelihood on its `n` labels. So the label-only way has the same
-budget. Features: 128 principal components (of the images outside the test fold) of ImageNet's MobileNetV2 at 96 pixels.
+chooses among six settings by four-fold cross-validated likelihood on its `n` labels, so that labels alone have the same
+budget; some ways have one fixed setting instead. Features: 128 principal components (of the images outside the test
+fold) of ImageNet's MobileNetV2 at 96 pixels.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ class Way:
     """A way to learn: a probe, the settings it chooses among, and how much of the assessments it is given.
 
     share: of the answers, drawn at random. asked: people's scores of the image itself are an input, also for testing.
+    shuffled: a control, the images' answers are exchanged. components: principal components of the features.
     """
 
     dataset: str
@@ -115,6 +117,8 @@ class Way:
     fixed: dict = field(default_factory=dict)
     share: float = 1.0
     asked: bool = False
+    shuffled: bool = False
+    components: int = COMPONENTS
 
     @property
     def settings(self) -> list[dict]:
@@ -124,7 +128,6 @@ class Way:
 C6 = {"c": (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)}
 LABELS = {"method": "probe.linear", "grid": C6, "fixed": {"scaling": "all"}}
 LOUD = {"method": "probe.attributes", "grid": {"c": (1e-4, 1e-3, 1e-2), "loudness": (10.0, 30.0)}}
-SHARED_LAYER = {"method": "probe.multitask", "grid": {"c": (0.03, 0.3), "assessment_weight": (0.03, 0.3, 3.0)}}
 FIRST = {"method": "probe.multitask", "grid": {"c": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)}, "fixed": {"first": True}}
 METRIC = {"method": "probe.triplets", "grid": {"c": (1e-3, 1e-2, 1e-1), "violation_price": (0.01, 1.0)}}
 BELIEVED = {f"quality {m}": {"keep": "quality", "minimum_quality": m} for m in (0.5, 0.6, 0.7)}
@@ -133,23 +136,26 @@ WAYS = {  # what matters most first: an interrupted run is of use
         "labels": Way("enhance", **LABELS),
         "attributes": Way("enhance", **LOUD),
         "first": Way("enhance", **FIRST),
+        **{f"joint, weight {w}": Way("enhance", "probe.multitask", {"assessment_weight": (w,)}) for w in (0.3, 3.0)},
+        "attributes, fixed": Way("enhance", "probe.attributes", {"c": (0.01,)}),
         "attributes only": Way("enhance", "probe.attributes", C6, {"only": True, "loudness": 1.0}),
         "asked": Way("enhance", **LABELS, asked=True),
+        "attributes, shuffled": Way("enhance", **LOUD, shuffled=True),
+        "labels, 8 components": Way("enhance", **LABELS, components=8),
         "attributes, quality 0.6": Way("enhance", **LOUD, fixed=BELIEVED["quality 0.6"]),
         "attributes, 10 %": Way("enhance", **LOUD, share=0.1),
         "attributes, 30 %": Way("enhance", **LOUD, share=0.3),
         "students": Way("enhance.students", **LOUD),
         **{f"students, {name}": Way("enhance.students", **LOUD, fixed=kept) for name, kept in BELIEVED.items()},
-        "joint": Way("enhance", **SHARED_LAYER),
     },
     "chest": {
         "labels": Way("chest", **LABELS),
         "metric": Way("chest", **METRIC, fixed={"components": 128}),
         "first": Way("chest", **FIRST),
+        **{f"joint, weight {w}": Way("chest", "probe.multitask", {"assessment_weight": (w,)}) for w in (0.03, 0.3)},
+        "metric, fixed": Way("chest", "probe.triplets", {"c": (0.1,)}, {"components": 128}),
         "metric only": Way("chest", **METRIC, fixed={"components": 128, "towards": "none"}),
         "metric, labels": Way("chest", **METRIC, fixed={"components": 128, "keep": "labels"}),
-        "first, labels": Way("chest", **FIRST | {"fixed": {"first": True, "keep": "labels"}}),
-        "joint": Way("chest", **SHARED_LAYER),
     },
 }
 
@@ -161,6 +167,12 @@ def shared(data: Dataset, share: float, seed: int) -> Dataset:
     answers = data.triplets if data.ratings is None else data.ratings
     rows = np.sort(np.random.default_rng(seed).permutation(len(answers))[: round(share * len(answers))])
     return replace(data, **{"triplets" if data.ratings is None else "ratings": answers.take(rows)})
+
+
+def shuffled(data: Dataset, seed: int) -> Dataset:
+    """The dataset with ratings that were given to another image."""
+    place = np.random.default_rng(seed).permutation(len(data.images))
+    return replace(data, ratings=replace(data.ratings, image=place[data.ratings.image]))
 
 
 def own_scores(data: Dataset) -> np.ndarray:
@@ -211,6 +223,8 @@ def inner_loss(probe, x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> float:
 
 def learned(ways: list, x: np.ndarray, y: np.ndarray, known: np.ndarray, seed: int):
     """The probe with the best setting, fitted to all labels that are known."""
+    if len(ways) == 1:
+        return ways[0].fit(x[known], y[known])
     fold = inner_folds(y[known], seed)
     losses = [inner_loss(probe, x[known], y[known], fold) for probe in ways]
     return ways[int(np.argmin(losses))].fit(x[known], y[known])
@@ -219,10 +233,11 @@ def learned(ways: list, x: np.ndarray, y: np.ndarray, known: np.ndarray, seed: i
 def one_fold(way: Way, tasks: dict[int | None, Task], fold: int, seed: int) -> Iterator[tuple]:
     """(size, test samples, probability of the second class) of one fold, for every number of labels."""
     data = shared(find(way.dataset), way.share, seed)
+    data = shuffled(data, seed) if way.shuffled else data
     split = tasks[None].folds[fold]
     test = np.array(split.test)
     outside = np.array(sorted({*split.train, *split.validation}))
-    mean, basis = principal_components(features(way.dataset)[outside], COMPONENTS)
+    mean, basis = principal_components(features(way.dataset)[outside], way.components)
     x = (features(way.dataset) - mean) @ basis
     if way.asked:
         x = np.concatenate([x, own_scores(data) * np.sqrt(x.var(axis=0).max())], axis=1)
@@ -280,11 +295,11 @@ COMPARING = (
     Setup("triplet", SMALL),
 )
 SUITES = {
-    "networks100": Suite("networks100", ("enhance", "chest"), NETWORKS, sizes=(100,), procedure="holdout",
-                         splits=(0, 1, 2, 3, 4)),
-    "networks_all": Suite("networks_all", ("enhance", "chest"), NETWORKS[4:], procedure="holdout",
-                          splits=(0, 1, 2, 3, 4)),
-    "comparing": Suite("comparing", ("chest.compared",), COMPARING, procedure="5-fold", splits=(0, 1, 2)),
+    "small100": Suite("small100", ("enhance", "chest"), NETWORKS[4:], sizes=(100,), procedure="holdout",
+                      splits=(0, 1, 2, 3, 4)),
+    "comparing": Suite("comparing", ("chest.compared",), COMPARING, procedure="5-fold"),
+    "mobile100": Suite("mobile100", ("enhance", "chest"), NETWORKS[:4], sizes=(100,), procedure="holdout",
+                       splits=(0, 1, 2, 3, 4)),
 }  # fmt: skip
 
 

@@ -162,17 +162,20 @@ def describe() -> str:
     return json.dumps({name: _to_json(m) for name, m in shipped.items()}, indent=1) + "\n"
 
 
+_TOLD = ("estimator", "assessed")  # traits that those have to know who import no torch
+
+
 def _to_json(m: Method) -> dict:
     space = {k: {"domain": type(d).__name__, **vars(d)} for k, d in m.space.items()}
     found = {"kind": m.kind, "version": m.version, "description": m.description, "space": space, "defaults": m.defaults}
-    return found | ({"estimator": True} if m.estimator else {})
+    return found | {trait: True for trait in _TOLD if getattr(m, trait)}
 
 
 def _from_json(name: str, m: dict) -> Method:
     domains = {"Float": Float, "Int": Int, "Choice": lambda options: Choice(*options)}
     space = {k: domains[d["domain"]](**{f: v for f, v in d.items() if f != "domain"}) for k, d in m["space"].items()}
-    estimator = m.get("estimator", False)
-    return Method(name, m["kind"], None, space, m["defaults"], m["description"], m["version"], estimator=estimator)
+    traits = {trait: m.get(trait, False) for trait in _TOLD}
+    return Method(name, m["kind"], None, space, m["defaults"], m["description"], m["version"], **traits)
 
 
 def sample_setups(m: Method | str, n: int, *, seed: int = 0) -> list[Setup]:

@@ -226,7 +226,8 @@ def _sections(r: Recommendation) -> list[tuple[str, tuple[str, ...]]]:
                f"licence: {licences.get(n) or 'unknown'}" for n in {**weight, **licences}]  # fmt: skip
     reasons = [f"#{i}: {_moved(moved[c.setup.id])}" for i, c in enumerate(r.ranking, 1) if c.setup.id in moved]
     sections = (("Why", r.explanation.get("why", ())), ("Labels", r.explanation.get("labels", ())),
-                ("Masks", r.explanation.get("masks", ())), ("What moved each of them", reasons),
+                ("Masks", r.explanation.get("masks", ())), ("Assessments", r.explanation.get("assessments", ())),
+                ("What moved each of them", reasons),
                 ("Best runs on the nearest datasets", r.explanation.get("nearest_runs", ())), ("Sources", sources),
                 ("What could be wrong", r.warnings), ("Assumed", r.assumptions))  # fmt: skip
     return [(title, lines) for title, lines in sections if lines]
