@@ -51,8 +51,9 @@ def learner(setup: Setup, dataset: Dataset, store: Store, *, device: str = "auto
     if method.kind != "mil" or dataset.bags is None or dataset.target is None:
         raise NotApplicable(f"{setup.label} on {dataset.name}: a method for bags, and bags with labels, are needed")
     if (size := int(np.prod(dataset.images.shape)) * 4) > MOST_BYTES and len(dataset.images.shape) == 2:
+        most = f"{MOST_BYTES / 2**30:.0f} GiB"
         raise NotApplicable(f"{dataset.name}: {size / 2**30:.0f} GiB of features; what is learned again and again is "
-                            f"held in memory, {MOST_BYTES / 2**30:.0f} GiB at most. Give a part of the bags")  # fmt: skip
+                            f"held in memory, at most {most}. Give a part of the bags")  # fmt: skip
     task = Task(dataset.name, dataset.digest, "mil", "target", None, "given", "auc", ())
     job = make_job(setup, task, dataset, store, device=device)
     bags, _ = jobs.bags_of(job.setup, dataset, job.sources, job.weights, job.features, job.device)
