@@ -305,6 +305,26 @@ def test_images_are_encoded_by_a_trained_network():
     assert run.error is None and run.score("auc") == 1
 
 
+IMAGENET = "imagenet.coral.mobilenet_v2"
+
+
+@pytest.mark.parametrize("recipe", ["freeze", "finetune", "gradual", "discriminative"])
+def test_a_source_is_trained_further_under_a_head_of_bags(recipe):
+    data, store = image_bags(), Store.united(Store.memory())
+    setup = Setup("clam", {"network": "mobilenet_v2", "epochs": 1, "image_size": 32}, recipe, (IMAGENET,))
+    task = make_task(data)
+    run = run_setup(setup, task, data, store, device="cpu")
+    assert run.error is None and run.weights
+    assert len(kept(run, store)["instance_score"]) == 3 * len(task.folds[0].test)
+
+
+def test_recipes_for_single_images_say_so():
+    data = image_bags()
+    setup = Setup("attention", {"network": "mobilenet_v2", "epochs": 1, "image_size": 32}, "simsiam", (IMAGENET,))
+    with pytest.raises(MetamedError, match="looks at single images"):
+        run_setup(setup, make_task(data), data, Store.united(Store.memory()), device="cpu")
+
+
 def test_what_cannot_be_learned_is_said():
     data, images, store = witnesses(), image_bags(), Store.memory()
     with pytest.raises(MetamedError, match="learns from features, not from images"):
