@@ -202,3 +202,21 @@ def test_real_sets_are_answered_for_with_masks_and_without(shared, name):
         answer = recommend(dataset, Store.embedded(), kind="segmentation", as_unknown=True, max_samples=100)
         assert answer.ranking and answer.explanation["labels"] and answer.explanation["masks"]
         assert all(0 <= c.low <= c.score <= c.high <= 1 for c in answer.ranking if math.isfinite(c.score))
+
+
+def test_siblings_that_outline_the_same_count_once():
+    from metamed.exams.tables import Table
+    from metamed.metalearner.levels import expected_scores
+
+    kinds = np.array(["lesion", "organ", "lesion", "organ", "cells"], dtype=object)
+    scores = np.array([[0.30, 0.34], [0.90, 0.92], [0.70, 0.74], [0.86, 0.88], [0.80, 0.83]])
+
+    def table(rows: list[int]) -> Table:
+        return Table("t", "dice", tuple(f"d{k}" for k in range(len(rows))), ("a", "b"), scores[rows],
+                     tuple(f"f{i}" for i in rows), {"label_kind": kinds[rows]})  # fmt: skip
+
+    asked = Table("t", "dice", ("x",), ("a", "b"), np.full((1, 2), np.nan), ("x",), {"label_kind": kinds[:1]})
+    rows = [0, 0, 0, 0, 0, 1, 2, 3, 4]
+    once, five = (expected_scores(table(r), asked) for r in (sorted(set(rows)), rows))
+    strangers = replace(table(rows), families=tuple("abcdefghi"))
+    assert abs(five - once).max() < 0.4 * abs(expected_scores(strangers, asked) - once).max()

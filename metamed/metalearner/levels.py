@@ -32,6 +32,15 @@ def _level_facts(train: Table, target: Table) -> tuple[Columns, Columns]:
     return {n: known[n] for n in names}, {n: c for n, c in asked.items() if n in names}
 
 
+def _siblings(train: Table, facts: Columns) -> np.ndarray:
+    """How many rows of a row's family outline the same kind of label, (n,): together they tell as much as one."""
+    kinds = facts.get("label_kind")
+    if kinds is None:
+        return np.ones(len(train.datasets))
+    alike = list(zip(train.families, kinds, strict=True))
+    return np.array([float(alike.count(row)) for row in alike])
+
+
 def expected_scores(train: Table, target: Table) -> np.ndarray:
     """Expected scores (k, m): the item's median + what landmarks say + a Gaussian process (noise 1), as logits.
 
@@ -46,7 +55,7 @@ def expected_scores(train: Table, target: Table) -> np.ndarray:
     if facts and asked:
         own, near = (np.exp(-fact_distance(facts, f)) for f in (facts, asked))
         residual = np.where(np.isfinite(values), values - medians, hardness[:, None]) - said[:, None]
-        expected += near @ np.linalg.solve(own + WEAK * np.eye(len(own)), residual)
+        expected += near @ np.linalg.solve(own + WEAK * np.diag(_siblings(train, facts)), residual)
     told = np.isfinite(target.scores)
     missed = np.where(told, link(np.where(told, target.scores, 0.5), fraction) - expected, 0.0)
     expected += missed.sum(1, keepdims=True) / np.maximum(told.sum(1, keepdims=True), 1)
