@@ -143,7 +143,7 @@ def conditions(shared: str) -> None:
     read = read_assessments(path, condition="group", labels="melanoma")
     found = compare(read.ratings, read.labels, reference="mturk")
     RESULTS.joinpath("conditions.svg").write_text(svg(found), encoding="utf-8")
-    whole = Assessed("ENHANCE", "ratings", len(read.ratings), read.n_images, 0.6, (), found, (), read.notes, {})
+    whole = Assessed("ENHANCE", "ratings", len(read.ratings), read.n_images, 0.6, (), (), found, (), read.notes, {})
     text = "\n".join(f"## {s.title}\n\n{_table(s.rows)}\n" + "".join(f"- {line}\n" for line in s.lines)
                      for s in showing.sections(whole)[2:])  # fmt: skip
     RESULTS.joinpath("conditions.md").write_text("# ENHANCE's crowd against its students\n\n" + text, encoding="utf-8")

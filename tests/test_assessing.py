@@ -296,6 +296,17 @@ def test_annotators_of_triplets_with_what_is_known_of_them():
     assert "below 0.6: 2 annotators" in shown and "inverters: 1" in shown
 
 
+def test_what_ratings_agree_on(shared):
+    (caries,) = assess(read_assessments(shared / "data" / "crowd" / "caries_xray_ratings.csv.gz"))
+    (found,) = caries.agreed
+    assert sum(found.prevalence) == pytest.approx(1) and found.different > 0
+    sensitivity = [r.right[1] for r in found.raters]  # as Espeland and Handelman's teeth are known to give
+    assert sensitivity == pytest.approx([0.40, 0.71, 0.59, 0.49, 0.91], abs=0.01)
+    assert "right where 2" in showing.text((caries,))
+    (enhance,) = assess(read_assessments(shared / "data" / "crowd" / "lidc_nodule_ratings.csv.gz"))
+    assert enhance.agreed == ()  # slots
+
+
 def test_nothing_to_assess():
     with pytest.raises(NotApplicable, match="no triplets and no ratings"):
         assess(Assessments("x", 3))

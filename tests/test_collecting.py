@@ -230,6 +230,30 @@ def test_a_study_from_joining_to_the_table(dataset, store, tmp_path):
         export(store, Dataset("other", ArrayImages(pictures(9))), tmp_path / "y.csv")
 
 
+def test_what_was_collected_is_assessed_and_belongs_to_the_dataset(tmp_path, data, capsys, monkeypatch):
+    from metamed.cli import call
+    from metamed.readers import read
+
+    monkeypatch.setenv("METAMED_STORE", str(tmp_path / "s.db"))
+    study = Settings(questions=12, checks=0.2)
+    with Store(tmp_path / "s.db") as store, collecting.running(read(data), store, study) as address:
+        for i in range(3):
+            client = Client(address)
+            state = client.join(f"p{i}")
+            while state["question"]:
+                state = client.answer(state["question"], nearer(state["question"]))[1]
+    assert call(["assess", "--dataset", str(data), "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["answers"] == 36 and {a["answers"] for a in told["annotators"]} == {12}
+    assert any(a["accuracy"] == 1 for a in told["annotators"])
+    assert call(["collect", "--dataset", str(data), "--export", str(tmp_path / "greys.triplets.csv")]) == 0
+    assert capsys.readouterr().out.startswith("36 answers written")
+    assert len(read(data).triplets) == 36 and read(data).kind == "similarity"
+    assert call(["assess", "--dataset", str(data), "--json"]) == 0  # in the table and in the store: once
+    assert json.loads(capsys.readouterr().out)[0]["answers"] == 36
+    assert call(["collect", "--dataset", str(data), "--study", "none", "--export", str(tmp_path / "x.csv")]) == 4
+
+
 def test_an_answer_is_taken_once(dataset, store):
     with collecting.running(dataset, store, Settings()) as address:
         client = Client(address)

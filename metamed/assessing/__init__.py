@@ -6,21 +6,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from metamed.assessing.agreed import Agreed, agreed
 from metamed.assessing.annotators import Annotator, annotators
 from metamed.assessing.conditions import Conditions, compare
 from metamed.assessing.power import Power, power
-from metamed.assessments import Ratings, Triplets, informative
+from metamed.assessments import Ratings, Triplets, informative, joined
 from metamed.errors import NotApplicable
 from metamed.readers import Assessments
 
-__all__ = ["Annotator", "Assessed", "Conditions", "Power", "assess", "compare", "power"]
+__all__ = ["Agreed", "Annotator", "Assessed", "Conditions", "Power", "assess", "compare", "power"]
 
 
 @dataclass(frozen=True)
 class Assessed:
     """Triplets or ratings of one dataset, judged.
 
-    minimum: the quality below which annotators would be dropped. conditions: None where they were not compared. power:
+    minimum: the quality below which annotators would be dropped. agreed: what ratings of an attribute agree on, where
+    scores are a few names that mean the same to all. conditions: None where they were not compared. power:
     what another study needs, where it was asked for. notes: what was taken for granted; found: oddities, by count.
     """
 
@@ -30,6 +32,7 @@ class Assessed:
     images: int
     minimum: float
     annotators: tuple[Annotator, ...]
+    agreed: tuple[Agreed, ...]
     conditions: Conditions | None
     power: tuple[Power, ...]
     notes: tuple[str, ...]
@@ -56,7 +59,8 @@ def assess(assessments: Assessments, *, minimum: float = 0.6, by_condition: bool
         people = annotators(answers, _quality(answers, assessments.n_images, seed), minimum)
         images = len(np.unique(np.concatenate(_shown(answers))))
         needs = power(answers) if with_power else ()
-        found.append(Assessed(assessments.name, kind, len(answers), images, minimum, people, conditions, needs,
+        same = agreed(answers, seed) if isinstance(answers, Ratings) else ()
+        found.append(Assessed(assessments.name, kind, len(answers), images, minimum, people, same, conditions, needs,
                               assessments.notes, dict(assessments.found or {})))  # fmt: skip
     if not found:
         raise NotApplicable(f"{assessments.name}: no triplets and no ratings to assess")
@@ -80,10 +84,20 @@ def _shown(answers: Triplets | Ratings) -> tuple[np.ndarray, ...]:
 
 
 def with_answers(assessments: Assessments, triplets: Triplets | None) -> Assessments:
-    """The assessments with triplets from elsewhere, such as those that a store has collected, after their own."""
-    if triplets is None:
+    """The assessments with those triplets of a store's that they do not hold already, as a table that was exported from
+    it, after their own."""
+    if triplets is None or not len(triplets):
         return assessments
-    from metamed.assessments import joined
+    if (own := assessments.triplets) is None:
+        return replace(assessments, triplets=triplets)
+    there = set(_told(own))
+    new = np.array([told not in there for told in _told(triplets)], bool)
+    return replace(assessments, triplets=joined(own, triplets.take(new)))
 
-    own = assessments.triplets
-    return replace(assessments, triplets=triplets if own is None else joined(own, triplets))
+
+def _told(triplets: Triplets) -> list[tuple]:
+    """What tells one answer from another: who, what, and how many milliseconds it took."""
+    time = np.full(len(triplets), np.nan) if triplets.time is None else np.asarray(triplets.time, np.float64)
+    columns = (triplets.anchor, triplets.closer, triplets.farther, np.asarray(triplets.annotator).astype(str),
+               np.nan_to_num(time * 1000, nan=-1).round())  # fmt: skip
+    return list(zip(*(c.tolist() for c in columns), strict=True))

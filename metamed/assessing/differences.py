@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 PERMUTATIONS = 5000
-DRAWS = 1000  # of images, for the intervals and tests of what needs all of them anew
+DRAWS = 1000  # of images with replacement, for the intervals of what has no formula
 PAIRED = 6  # units that both groups hold, from which on they are compared within units
 LEVEL = 0.95
 
@@ -156,7 +156,7 @@ def auc_difference(a: np.ndarray, b: np.ndarray, positive: np.ndarray, seed: int
     """Of two scores of the same images (n,) for one label: images exchange their two ranks, intervals by bootstrap."""
     rng, n = np.random.default_rng(seed), len(a)
     a, b = ranks(a), ranks(b)
-    swap = rng.random((DRAWS, n)) < 0.5
+    swap = rng.random((PERMUTATIONS, n)) < 0.5
     null = auc(np.where(swap, b, a), positive) - auc(np.where(swap, a, b), positive)
     first, second = float(auc(a, positive)), float(auc(b, positive))
     low, high = np.quantile(_resampled(a, b, positive, rng), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -180,7 +180,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray, seed: int = 0) -> tuple[float
     rows = rng.integers(0, n, (DRAWS, n))
     real = float(_correlation(ranks(a), ranks(b)))
     low, high = np.nanquantile(_correlation(ranks(a[rows]), ranks(b[rows])), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    null = _correlation(ranks(a), rng.permuted(np.tile(ranks(b), (DRAWS, 1)), axis=1))
+    null = _correlation(ranks(a), rng.permuted(np.tile(ranks(b), (PERMUTATIONS, 1)), axis=1))
     return real, float(low), float(high), _p(null, real, False)
 
 

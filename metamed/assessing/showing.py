@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from metamed.assessing import Assessed
+from metamed.assessing import Agreed, Assessed
 from metamed.assessing.conditions import LOGARITHMIC, Comparison, Conditions
 from metamed.assessing.values import MEASURES
 from metamed.errors import MetamedError
@@ -28,7 +28,7 @@ class Section:
 
 def sections(found: Assessed, longest: int | None = LONGEST) -> list[Section]:
     """All that was found out, the most important first."""
-    parts = [_head(found), _annotators(found, longest)]
+    parts = [_head(found), _annotators(found, longest), *map(_agreed, found.agreed)]
     if found.conditions is not None:
         parts += _conditions(found.conditions)
     return parts + ([_power(found, longest and MOST_MEASURES)] if found.power else [])
@@ -59,6 +59,14 @@ _COLUMNS = {
 }
 
 
+_WORDS = {
+    "triplets": "quality: the probability that an answer agrees with the truth, with its 95 % interval; 0.5 is "
+    "guessing; agreement: with the others on the same question",
+    "ratings": "quality: the probability that two images, which the others put in an order, are put in the same, with "
+    "its 95 % interval; 0.5 is guessing; agreement: with the others beyond chance, of ranks; 0 is chance",
+}
+
+
 def _annotators(found: Assessed, longest: int | None) -> Section:
     shown = found.annotators[:longest]
     columns = {head: [say(a) for a in shown] for head, say in _COLUMNS.items()}
@@ -67,9 +75,7 @@ def _annotators(found: Assessed, longest: int | None) -> Section:
     lines = [f"… and {len(found.annotators) - len(shown)} more"] if len(shown) < len(found.annotators) else []
     known = [a for a in found.annotators if a.kind != "slot"]
     if known:
-        lines.append("quality: the probability that an answer agrees with the truth, with its 95 % interval; "
-                     + ("agreement: with the others on the same question" if found.kind == "triplets" else
-                        "agreement: with the others beyond chance, of ranks; 0 is chance"))  # fmt: skip
+        lines.append(_WORDS[found.kind])
         lines += _verdict(found, Counter(a.kind for a in known))
     return Section("Annotators", tuple(rows), tuple(lines))
 
@@ -85,6 +91,20 @@ def _verdict(found: Assessed, kinds: Counter) -> list[str]:
     if kinds["unknown"]:
         lines.append(f"unknown: {kinds['unknown']}, of whom there are too few answers to tell them from guessers")
     return lines
+
+
+def _agreed(found: Agreed) -> Section:
+    """What the ratings of an attribute agree on."""
+    values = [f"{v:g}" for v in found.values]
+    head = ("annotator", "quality", "kind", *(f"right where {v}" for v in values))
+    rows = [(r.name, _with_interval(r.quality.value, r.quality.low, r.quality.high), r.quality.kind,
+             *map(_number, r.right)) for r in found.raters]  # fmt: skip
+    shares = [", ".join(f"{v}: {share:.3f}" for v, share in zip(values, of, strict=True))
+              for of in (found.prevalence, found.majority)]  # fmt: skip
+    lines = (f"true scores of {found.images:,} images: {shares[0]}; by majority vote: {shares[1]}",
+             f"{found.different:,} images have another score than by majority vote",
+             "quality: the probability that an answer is the true score; the model sees scores as names")  # fmt: skip
+    return Section(f"{found.attribute}: what they agree on (Dawid and Skene's model)", (head, *rows), lines)
 
 
 # -- conditions --------------------------------------------------------------------------------------------------------
@@ -122,7 +142,7 @@ def _comparisons(measure: str, mine: list[Comparison]) -> Section:
                      "answers, intervals are too narrow")  # fmt: skip
     table = tuple(tuple(row[i] for i in kept) for row in [head, *rows])
     lines.append(f"p: permutation test; adjusted: for {len(mine)} tests (Holm)")
-    return Section(f"{measure.capitalize()}: {MEASURES[measure]}", table, tuple(lines))
+    return Section(f"{measure[0].upper()}{measure[1:]}: {MEASURES[measure]}", table, tuple(lines))
 
 
 def _compared(c: Comparison, log: bool) -> tuple[str, ...]:
