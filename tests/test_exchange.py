@@ -14,25 +14,23 @@ from metamed.dataset import Card, Dataset, Split
 from metamed.errors import MetamedError, NotApplicable, PublishError, ReadError
 from metamed.exchange.client import Server, find_server
 from metamed.exchange.entities import make_flow, settings_of, setup_from
+from metamed.exchange.metatables import MetaTable, read_metatable
 from metamed.exchange.outgoing import make_plan
+from metamed.exchange.parts import folds_of, part_words
+from metamed.exchange.reading import read_table
 from metamed.exchange.retrieve import opaque
 from metamed.exchange.runs import measured_again, read_record, record_json, run_document, server_measures
-from metamed.exchange.tables import MetaTable, folds_of, make_table, part_words, read_metatable, read_table
+from metamed.exchange.tables import make_table
 from metamed.records import Run, Setup, Source, Task
 from metamed.splits import crossvalidation, folds
 from metamed.store import Store
 from metamed.store.evidence import DatasetFacts
-from metamed.store.labels import FILE, Labels, by_appearance, read_labels
+from metamed.store.labels import FILE, labels_of, read_labels
 from metamed.store.limits import FLOW_NAME, NAME, SETTING, checked, dataset_name, setup_string
 from metamed.tasks import make_task
 
 RUN = Run("0" * 40, SETUPS[2].id, 3, (1, 1, 1), {"auc": (0.5,)}, 2.5, {"device": "cpu"}, ("ab",))
 LATIN = re.compile(r"[\x00-\x7f]*").fullmatch
-
-
-def labels_of(data: Dataset) -> Labels:
-    groups = None if data.groups is None else by_appearance(data.groups)
-    return Labels(data.target, groups)
 
 
 def table_of(data: Dataset, task: Task | None = None):
@@ -77,7 +75,7 @@ def test_a_table_says_nothing_of_images_or_patients_beyond_numbers():
 def test_a_table_brings_the_records_back():
     data = replace(images(), card=replace(images().card, url="https://example.org/scans"))
     task = make_task(data, size=20)
-    facts, back, rows = read_table(table_of(data, task).arff)
+    facts, back, rows, _ = read_table(table_of(data, task).arff)
     assert back == task and back.id == task.id
     assert facts == DatasetFacts.of(data)
     assert (rows >= 0).sum() == 20 + len(task.folds[0].test)
@@ -136,8 +134,6 @@ def test_what_openml_cannot_express_says_why():
         table_of(data, few)
     with pytest.raises(NotApplicable, match="no 3-fold"):
         table_of(data, replace(task, folds=(fold, fold, fold)))
-    with pytest.raises(NotApplicable, match="no task for segmentation"):
-        table_of(data, replace(task, kind="segmentation"))
     several = replace(data, target=np.zeros((60, 2), int))
     with pytest.raises(NotApplicable, match="one label a sample"):
         table_of(several, task)
@@ -186,7 +182,7 @@ def test_a_flow_has_all_parameters_of_the_signature():
     assert make_flow(SETUPS[0], (1, 1), "0.1").key == make_flow(SETUPS[1], (1, 1), "0.1").key
     assert make_flow(SETUPS[0], (2, 1), "0.1").key != make_flow(SETUPS[1], (1, 1), "0.1").key
     with pytest.raises(NotApplicable, match="nobody here knows how to run it"):
-        make_flow(Setup("clam"), (1,), "0.1")
+        make_flow(Setup("unheard_of"), (1,), "0.1")
 
 
 @pytest.mark.parametrize("setup", [*SETUPS, Setup("probe.linear", {}, None, ("a", "b")),
@@ -232,7 +228,7 @@ def test_opaque_setups_differ_by_name_version_and_settings_and_always_fit():
 def test_a_run_tells_its_measures_under_openmls_names_and_no_others():
     store, data = Store.memory(), images()
     run = add_run(store, data)
-    text = run_document(run, SETUPS[0], 2, 7, 9, {"area_under_roc_curve", "kappa"})
+    text = run_document(run, SETUPS[0], server_measures(run, 2, {"area_under_roc_curve", "kappa"}), 7, 9)
     assert re.findall(r"<oml:name>(.*?)</oml:name>", text.partition("output_data")[2]) == ["area_under_roc_curve"]
     assert f"<oml:tag>metamed.k.{run.id}</oml:tag>" in text and LATIN(text) and "nurse" not in text
     string = re.search(r"<oml:setup_string>(.*?)</oml:setup_string>", text)[1]
@@ -301,7 +297,7 @@ def test_a_plan_says_what_stays_and_why():
     kept = add_run(store, data)
     add_run(store, data, seed=1, error="CUDA out of memory")
     store.add(Run(kept.task, kept.setup, 2, (1, 1), {"auc": (0.5,)}, 1.0))
-    store.add_all([Setup("clam"), replace(kept, setup=Setup("clam").id)])
+    store.add_all([Setup("unheard_of"), replace(kept, setup=Setup("unheard_of").id)])
     task = replace(make_task(data), digest="0" * 40)
     store.add_all([task, replace(kept, task=task.id)])
     plan = make_plan(store)
@@ -310,7 +306,7 @@ def test_a_plan_says_what_stays_and_why():
     told = "\n".join(plan.describe())
     for words in ("failed run", "predictions are not in this store", "knows how to run it", "labels of its dataset"):
         assert words in told
-    assert "no pixels, paths, file names, patient ids or headers" in told and "nurse" not in told
+    assert "no pixel values, paths, file names, patient ids or headers" in told and "nurse" not in told
 
 
 def test_no_document_holds_what_is_not_meant_for_others(tmp_path):

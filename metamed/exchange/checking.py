@@ -8,7 +8,7 @@ from dataclasses import replace
 from metamed.errors import PublishError
 from metamed.exchange.client import Document, Server
 from metamed.exchange.entities import Flow, settings_of
-from metamed.exchange.outgoing import Parcel
+from metamed.exchange.outgoing import JACCARD, Parcel
 from metamed.exchange.runs import KEY_TAG, measured_again, server_measures
 from metamed.exchange.tables import Publishable, Table
 from metamed.records import Run
@@ -81,6 +81,7 @@ def run(server: Server, number: int, parcel: Parcel, task: int, flow: int, measu
     found += _differences(what, settings_of(parcel.setup), settings)
     predictions, n_classes = parcel.files["predictions"][1], len(parcel.table.classes)
     found += contradictions(what, parcel.run, predictions, n_classes, shown, measures)
+    found += scores(what, {n: v for n, v in parcel.measures(measures).items() if n == JACCARD}, shown)
     files = {"predictions": parcel.files["predictions"], "record": parcel.files["record"]}
     return found + [f"{what}: file {name} came back otherwise" for part, (name, content) in files.items()
                     if run_file(server, number, part, shown) != content]  # fmt: skip

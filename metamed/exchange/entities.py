@@ -13,7 +13,6 @@ from functools import cache
 
 from metamed.errors import NotApplicable, ReadError, UnknownName
 from metamed.exchange.tables import TAG, TARGET, Publishable, Table
-from metamed.measures import get_measure
 from metamed.methods import Choice, Domain, Int, Method, described, get_method
 from metamed.records import Scalar, Setup, content_id
 from metamed.store.limits import LICENCE, latin
@@ -50,7 +49,7 @@ def dataset_document(table: Publishable) -> str:
 
 def task_document(table: Table, dataset: int) -> str:
     inputs = {"source_data": dataset, "target_feature": TARGET, "estimation_procedure": table.procedure,
-              "evaluation_measures": get_measure(table.task.measure).openml}  # fmt: skip
+              "evaluation_measures": table.measure}  # fmt: skip
     return document("task_inputs", {"task_type_id": CLASSIFICATION, "input": [
         {"@name": name, "#text": str(value)} for name, value in inputs.items() if value is not None]})  # fmt: skip
 

@@ -30,11 +30,10 @@ from metamed.errors import MetamedError, NotApplicable
 from metamed.exchange.client import Server
 from metamed.exchange.entities import SOURCES, Flow, make_flow, settings_of, setup_from, signature
 from metamed.exchange.images import find_images
+from metamed.exchange.reading import Told, read_table
 from metamed.exchange.retrieve import dataset_content
-from metamed.exchange.runs import server_measures, stored_predictions
-from metamed.exchange.tables import read_table
+from metamed.exchange.runs import chances, server_measures, stored_predictions
 from metamed.records import Run, Setup, Task
-from metamed.store.evidence import DatasetFacts
 from metamed.store.limits import setup_string
 
 _MINE = "metamed=="
@@ -114,17 +113,15 @@ class MetamedExtension(Extension):
         from metamed.experiments import make_job, perform
         from metamed.store import Store
 
-        facts, own, rows = _own_task(task)
-        part = _fold_for(own, rows, task, rep_no, fold_no)
+        own = _own_task(task)
+        part = _fold_for(own, task, rep_no, fold_no)
         job = make_job(Setup(model.method, model.hyperparameters, model.recipe, model.sources), part,
-                       find_images(facts), Store.united(), seed=getattr(model, "seed", 0))  # fmt: skip
+                       find_images(own.facts), Store.united(), seed=getattr(model, "seed", 0))  # fmt: skip
         result = perform(job)
         if result.run.error:
             raise MetamedError(f"{model.label} failed: {result.run.error}")
-        ((samples, probabilities),) = stored_predictions(result.artifacts["predictions.npz"])
-        line = {sample: k for k, sample in enumerate(samples.tolist())}
         _, tested = task.get_train_test_split_indices(repeat=rep_no, fold=fold_no)
-        probabilities = probabilities[[line[int(rows[row])] for row in tested]].astype(float)
+        probabilities = _probabilities(result.artifacts["predictions.npz"], own, tested, len(task.class_labels))
         labels = np.array(task.class_labels, dtype=object)[probabilities.argmax(axis=1)]
         return labels, probabilities, _measures(result.run, len(task.class_labels)), None
 
@@ -137,8 +134,17 @@ def _flow_of(setup: Setup) -> Flow:
     return make_flow(setup, (*(get_method(n).version for n in names), training.VERSION), metamed.__version__)
 
 
-def _own_task(task: OpenMLTask) -> tuple[DatasetFacts, Task, np.ndarray]:
-    """Dataset, task and the sample of each row of a table that metamed published."""
+def _probabilities(predictions: bytes, own: Told, rows: np.ndarray, n_classes: int) -> np.ndarray:
+    """Of the one fold that was run, for these rows of its table (n, K)."""
+    ((samples, values),) = stored_predictions(predictions)
+    line = {sample: k for k, sample in enumerate(samples.tolist())}
+    places = [None] * len(rows) if own.places is None else own.places[rows, None]
+    return np.concatenate([chances(values[line[sample]], place, n_classes)
+                           for sample, place in zip(own.samples[rows].tolist(), places, strict=True)])  # fmt: skip
+
+
+def _own_task(task: OpenMLTask) -> Told:
+    """What a table that metamed published tells."""
     found = _read_dataset(openml.config.server, task.dataset_id)
     if found is None:
         raise NotApplicable(f"task {task.task_id}: its rows are no images that metamed published (run metamed publish)")
@@ -146,19 +152,19 @@ def _own_task(task: OpenMLTask) -> tuple[DatasetFacts, Task, np.ndarray]:
 
 
 @lru_cache(maxsize=4)
-def _read_dataset(server: str, number: int) -> tuple[DatasetFacts, Task, np.ndarray] | None:
+def _read_dataset(server: str, number: int) -> Told | None:
     return read_table(dataset_content(Server(server), number))
 
 
-def _fold_for(own: Task, rows: np.ndarray, task: OpenMLTask, repeat: int, fold: int) -> Task:
+def _fold_for(own: Told, task: OpenMLTask, repeat: int, fold: int) -> Task:
     """The task with that one fold, its validation part included."""
     _, tested = task.get_train_test_split_indices(repeat=repeat, fold=fold)
-    samples = {int(rows[row]) for row in tested}
-    for split in own.folds:
+    samples = set(own.samples[tested].tolist())
+    for split in own.task.folds:
         if set(split.test) == samples:
-            return replace(own, folds=(split,))
-    raise NotApplicable(f"task {task.task_id} divides {own.dataset} otherwise than the procedure '{own.procedure}', "
-                        "for which its table was made")  # fmt: skip
+            return replace(own.task, folds=(split,))
+    raise NotApplicable(f"task {task.task_id} divides {own.task.dataset} otherwise than the procedure "
+                        f"'{own.task.procedure}', for which its table was made")  # fmt: skip
 
 
 def _measures(run: Run, n_classes: int) -> OrderedDict[str, float]:

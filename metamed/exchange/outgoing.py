@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,18 +18,29 @@ from metamed.exchange.entities import (
     study_document,
     task_document,
 )
-from metamed.exchange.runs import RECORD, environment_of, predictions_arff, record_json, run_document, trace_arff
-from metamed.exchange.tables import MetaTable, Publishable, Table, make_table
+from metamed.exchange.metatables import MetaTable
+from metamed.exchange.runs import (
+    RECORD,
+    Scores,
+    environment_of,
+    overlap,
+    predictions_arff,
+    record_json,
+    run_document,
+    server_measures,
+    trace_arff,
+)
+from metamed.exchange.tables import Publishable, Table, make_table
 from metamed.experiments import Suite
 from metamed.measures import MEASURES
 from metamed.records import Run, Setup, Source, Task, content_id
 from metamed.store import Store
-from metamed.store.labels import FILE as LABELS
-from metamed.store.labels import read_labels
+from metamed.store.labels import labels_file, read_labels
 from metamed.store.limits import latin
 from metamed.store.traces import FILE as TRACE
 from metamed.store.traces import read_trace
 
+JACCARD = "jaccard"  # a measure that servers keep and do not compute
 Columns = Mapping[str, Mapping[str, list[str]]]  # digest -> name of a column -> a word for each sample
 
 
@@ -52,6 +63,17 @@ class Parcel:
                  "record": (RECORD, record_json(self.run, self.setup, self.sources).encode())}  # fmt: skip
         trace = trace_arff(self.tried) if self.tried else None
         return found | ({"trace": ("trace.arff", trace.encode())} if trace else {})
+
+    def measures(self, known: Iterable[str]) -> Scores:
+        """By OpenML's names, those that a server knows; of masks also their overlap on the pixels that are rows."""
+        found = server_measures(self.run, len(self.table.classes), known)
+        if self.table.task.kind != "segmentation" or JACCARD not in known:
+            return found
+        return found | ({JACCARD: self._overlap} if self._overlap else {})
+
+    @cached_property
+    def _overlap(self) -> tuple[float, ...]:
+        return overlap(self.table, self.predictions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +105,10 @@ class Plan:
             yield f"task/{id[:12]}/description.xml", task_document(table, 0).encode()
         for flow in self.flows.values():
             yield f"flow/{flow.name}-{flow.key[:8]}/description.xml", flow.document.encode()
-        known = [m.openml for m in MEASURES.values() if m.openml]
+        known = [JACCARD, *(m.openml for m in MEASURES.values() if m.openml)]
         for parcel in self.parcels:
             folder = f"run/{parcel.run.id[:12]}"
-            text = run_document(parcel.run, parcel.setup, len(parcel.table.classes), 0, 0, known)
+            text = run_document(parcel.run, parcel.setup, parcel.measures(known), 0, 0)
             yield f"{folder}/description.xml", text.encode()
             for name, content in parcel.files.values():
                 yield f"{folder}/{name}", content
@@ -100,10 +122,10 @@ class Plan:
         lines = [f"{len(self.parcels)} runs on {len(self.tables)} tasks with {len(self.flows)} flows, "
                  f"{sum(sizes.values()) / 1e6:.1f} MB in {len(sizes)} documents:"]  # fmt: skip
         for table in self.tables.values():
-            columns = ", ".join((*table.ignored, table.target))
+            columns = ", ".join((*table.ignored, *table.inputs, table.target))
             lines.append(f"  dataset {table.name}: {len(table.rows)} rows of {columns}; classes "
                          f"{', '.join(table.classes[:8])}{' ...' if len(table.classes) > 8 else ''}; with its digest, "
-                         "card and sizes" + (f"; {len(table.beyond)} training samples find no place in the server's "
+                         "card and sizes" + (f"; {len(table.beyond)} training rows find no place in the server's "
                          "procedure" if len(table.beyond) else ""))  # fmt: skip
         lines += [f"  dataset {t.name}: {len(t.values)} numbers" for t in self.metatables]
         lines += [f"  flow {flow.name}: {len(flow.parameters)} parameters" for flow in self.flows.values()]
@@ -111,7 +133,7 @@ class Plan:
         lines += [f"  run: settings, scores, predictions by row, seed, seconds, environment ({', '.join(words)})"]
         more = sorted({name for t in self.tables.values() for name in t.more})
         lines.append(f"also, as asked for: {', '.join(more)} of every image" if more else
-                     "no pixels, paths, file names, patient ids or headers are among it")  # fmt: skip
+                     "no pixel values, paths, file names, patient ids or headers are among it")  # fmt: skip
         return lines + [f"stays offline: {len(runs)} runs: {why}" for why, runs in self.offline.items()]
 
     def write(self, folder: Path) -> int:
@@ -191,7 +213,7 @@ class _Planner:
         if id not in self.tables:
             try:
                 facts = self.store.dataset(task.digest)
-                labels = read_labels(self.store.artifact(task.digest, LABELS))
+                labels = read_labels(self.store.artifact(task.digest, labels_file(task.kind)))
                 self.tables[id] = make_table(task, facts, labels, self.columns.get(task.digest))
             except UnknownName:
                 why = "the labels of its dataset are not in this store (add the dataset, or run something on it)"

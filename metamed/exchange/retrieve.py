@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from metamed.dataset import Card, Split
+from metamed.dataset import Card, Kind, Split
 from metamed.errors import MetamedError, NotApplicable, ReadError
 from metamed.exchange import checking
 from metamed.exchange.checking import as_list
 from metamed.exchange.client import Document, Refusal, Server, find_server
 from metamed.exchange.entities import CLASSIFICATION, setup_from
-from metamed.exchange.runs import RECORD, measured_again, read_record
-from metamed.exchange.tables import DATASET_TAG, TAG, read_metatable, read_table
+from metamed.exchange.metatables import read_metatable
+from metamed.exchange.reading import read_table
+from metamed.exchange.runs import RECORD, Scores, measured_again, read_record
+from metamed.exchange.tables import DATASET_TAG, TAG
 from metamed.measures import MEASURES, PRIMARY
 from metamed.records import Run, Setup, Source, Task, content_id
 from metamed.splits import PROCEDURES
@@ -179,7 +181,7 @@ class _Reader:
                 shown: Document) -> tuple[Run, Setup, list[Source]]:  # fmt: skip
         """A run of somebody else's flow, or of one of metamed's by another client. Its seed is not known: the number
         that the server gave to it stands in, so that no two are taken for one."""
-        evaluations = _evaluations(shown, facts.n_classes) | _measured(predictions, shown)
+        evaluations = _evaluations(shown, facts) | _measured(predictions, shown, facts.kind)
         if not evaluations:
             raise _Skip("not evaluated yet")
         setup = self._setup(shown)
@@ -217,20 +219,24 @@ def opaque(flow: str, version: str, settings: Mapping[str, str]) -> Setup:
     return whole if names_fit and len(setup_string(whole)) <= SETTING else Setup(flow, told)
 
 
-def _measured(predictions: bytes, shown: Document) -> dict[str, tuple[float, ...]]:
-    """metamed's measures of a run's own predictions, so that they compare; none where it gave no probabilities."""
+def _measured(predictions: bytes, shown: Document, kind: Kind) -> Scores:
+    """metamed's measures of a run's own predictions, so that they compare; none where it gave no probabilities.
+
+    Measures of masks are none of a few pixels': of these only what the server says is kept.
+    """
     try:
         evaluations, right = measured_again(predictions.decode("utf-8", "replace"))
     except ReadError:
         return {}
     if checking.scores("run", {"predictive_accuracy": right}, shown):
         raise _Skip("its predictions say other scores than the server")
-    return evaluations
+    return {name: values for name, values in evaluations.items() if kind in MEASURES[name].kinds}
 
 
-def _evaluations(shown: Document, n_classes: int | None) -> dict[str, tuple[float, ...]]:
+def _evaluations(shown: Document, facts: DatasetFacts) -> Scores:
     """Measures by our names where they are ours, else as `openml.<name>`; a value for each fold, else one for all."""
-    names = {m.openml: m.name for m in MEASURES.values() if m.openml and (m.name != "auc" or n_classes == 2)}
+    names = {m.openml: m.name for m in MEASURES.values()
+             if m.openml and facts.kind in m.kinds and (m.name != "auc" or facts.n_classes == 2)}  # fmt: skip
     found: dict[str, dict[tuple[int, int], float]] = {}
     for entry in as_list((shown.get("output_data") or {}).get("evaluation")):
         try:
@@ -265,8 +271,8 @@ class _ShownTask:
         if TAG in as_list(dataset.get("tag")):
             own = read_table(dataset_content(self.reader.server, int(dataset["id"])))
             if own:
-                self.reader.tables[own[0].digest] = int(dataset["id"])
-                return own[:2]
+                self.reader.tables[own.facts.digest] = int(dataset["id"])
+                return own.facts, own.task
         return self._foreign(dataset, source.get("target_feature") or "class", inputs)
 
     def _foreign(self, dataset: Document, target: str, inputs: Mapping) -> tuple[DatasetFacts, Task]:

@@ -15,7 +15,7 @@ import numpy as np
 from metamed.errors import NotApplicable, ReadError
 from metamed.exchange.entities import document, settings_of
 from metamed.exchange.tables import TAG, Table
-from metamed.measures import MEASURES, evaluate
+from metamed.measures import MEASURES, evaluate, get_measure
 from metamed.records import Run, Setup, Source
 from metamed.store.limits import setup_string
 
@@ -26,17 +26,20 @@ _ENVIRONMENT = ("device", "hardware", "cores", "threads", "system", "python", "n
                 "scikit-learn", "metamed", "precision", "epochs", "peak_memory_mb")  # fmt: skip
 
 
-def run_document(run: Run, setup: Setup, n_classes: int, task: int, flow: int, known: Iterable[str]) -> str:
-    """known: measures that the server accepts; one that it does not know would lose the whole run."""
+Scores = dict[str, tuple[float, ...]]  # measure -> its value in each fold
+
+
+def run_document(run: Run, setup: Setup, measures: Scores, task: int, flow: int) -> str:
+    """measures: by OpenML's names, none that the server does not know: it would refuse the whole run."""
     settings = [{"name": k, "value": v, "component": flow} for k, v in settings_of(setup).items()]
     scores = [{"@repeat": 0, "@fold": fold, "name": name, "value": repr(value)}
-              for name, values in server_measures(run, n_classes, known).items() for fold, value in enumerate(values)]
+              for name, values in measures.items() for fold, value in enumerate(values)]
     return document("run", {
         "task_id": task, "flow_id": flow, "setup_string": setup_string(setup), "parameter_setting": settings,
         "tag": [TAG, KEY_TAG + run.id], "output_data": {"evaluation": scores} if scores else None})  # fmt: skip
 
 
-def server_measures(run: Run, n_classes: int | None, known: Iterable[str] = ()) -> dict[str, tuple[float, ...]]:
+def server_measures(run: Run, n_classes: int | None, known: Iterable[str] = ()) -> Scores:
     """A run's scores under the names of OpenML where both mean the same. known: the names that count, all if empty.
 
     Servers weigh the AUC of each of several classes by its size, metamed does not: it is the same with two classes.
@@ -61,23 +64,53 @@ def predictions_arff(run: Run, table: Table, path: Path) -> str:
                        "data": rows})  # fmt: skip
 
 
-def _fold_lines(table: Table, fold: int, samples: np.ndarray, probabilities: np.ndarray) -> Iterable[list]:
-    if probabilities.shape[1] != len(table.classes):
-        raise NotApplicable(f"{probabilities.shape[1]} probabilities a sample for {len(table.classes)} classes")
-    target, names = table.labels.target, table.classes
-    for sample, p in zip(samples.tolist(), probabilities.astype(float), strict=True):
-        yield [0, fold, 0, table.row_of.get(sample, -1), names[int(p.argmax())], names[target[sample]], *p.tolist()]
+def _fold_lines(table: Table, fold: int, samples: np.ndarray, predictions: np.ndarray) -> Iterable[list]:
+    names, target = table.classes, table.labels.target[table.rows]
+    for sample, prediction in zip(samples.tolist(), predictions, strict=True):
+        rows = table.rows_of.get(sample, [-1])
+        places = None if table.places is None else table.places[rows]
+        for row, p in zip(rows, chances(prediction, places, len(names)), strict=True):
+            yield [0, fold, 0, row, names[int(p.argmax())], names[target[row]], *p.tolist()]
+
+
+def chances(prediction: np.ndarray, places: np.ndarray | None, n_classes: int) -> np.ndarray:
+    """Probabilities (m, K) of the m rows of one sample, of its prediction: of probabilities (K,) the one row, of a mask
+    the pixels at `places`, int (m, 2), each wholly of its class. Raises NotApplicable where they do not fit."""
+    if prediction.ndim == 1:
+        if len(prediction) != n_classes:
+            raise NotApplicable(f"{len(prediction)} probabilities a sample for {n_classes} classes")
+        return prediction[None].astype(float)
+    size = np.array(prediction.shape)
+    if places is None or places.shape[1] != len(size) or (places >= size).any():
+        raise NotApplicable(f"masks of {'x'.join(map(str, size))} pixels do not lie on those of its dataset")
+    found = prediction[tuple(places.T)]
+    if found.max(initial=0) >= n_classes:
+        raise NotApplicable(f"class {found.max()} in predicted masks of {n_classes} classes")
+    return np.eye(n_classes)[found]
+
+
+def overlap(table: Table, path: Path) -> tuple[float, ...]:
+    """Of each fold the intersection over union on the rows of predicted masks, the mean of the foreground classes that
+    occur there; nothing where in some fold none occurs. path: the run's `predictions.npz`."""
+    folds = []
+    for samples, masks in stored_predictions(path.read_bytes()):
+        rows = [table.rows_of[sample] for sample in samples.tolist()]
+        said = [chances(mask, table.places[these], len(table.classes)).argmax(axis=1)
+                for mask, these in zip(masks, rows, strict=True)]  # fmt: skip
+        truth = table.labels.target[table.rows[np.concatenate(rows)]]
+        folds.append(get_measure("iou")(truth[None, None], np.concatenate(said)[None, None]))
+    return tuple(folds) if np.isfinite(folds).all() else ()
 
 
 def stored_predictions(content: bytes) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each fold the tested samples and their probabilities (n, K), of a run's `predictions.npz`."""
+    """For each fold the tested samples and their predictions, probabilities (n, K) or masks, of `predictions.npz`."""
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
         samples, values = file["test_index"], file["test"]
         fold = file.get("test_fold", np.zeros(len(samples), int))
         return [(samples[fold == k], values[fold == k]) for k in range(int(fold.max(initial=0)) + 1)]
 
 
-def measured_again(text: str) -> tuple[dict[str, tuple[float, ...]], tuple[float, ...]]:
+def measured_again(text: str) -> tuple[Scores, tuple[float, ...]]:
     """Of anybody's predictions file: metamed's measures by fold, and the share of right answers by fold.
 
     Folds are in the order of (repeat, fold). Raises ReadError where it is no file of predictions with probabilities.

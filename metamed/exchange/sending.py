@@ -18,7 +18,6 @@ from metamed.exchange.entities import CLASSIFICATION, Flow, dataset_document, st
 from metamed.exchange.outgoing import Parcel, Plan, study_words
 from metamed.exchange.runs import KEY_TAG, run_document
 from metamed.exchange.tables import Publishable, Table
-from metamed.measures import get_measure
 from metamed.store import Store
 from metamed.store.outbox import Outbox
 
@@ -200,7 +199,7 @@ class Publisher:
             task = checking.task_inputs(self.server, number)
         except Refusal:
             return False
-        return task == (dataset, table.procedure, get_measure(table.task.measure).openml)
+        return task == (dataset, table.procedure, table.measure)
 
     def _send_task(self, table: Table, dataset: int) -> int:
         files = {"description": ("description.xml", task_document(table, dataset).encode())}
@@ -214,7 +213,7 @@ class Publisher:
 
     def _run(self, parcel: Parcel, task: int, measures: set[str]) -> None:
         flow = self._flows[parcel.flow.key]
-        text = run_document(parcel.run, parcel.setup, len(parcel.table.classes), task, flow, measures)
+        text = run_document(parcel.run, parcel.setup, parcel.measures(measures), task, flow)
         files = {"description": ("description.xml", text.encode()), **parcel.files}
         try:
             number, sent = self._once(parcel.run.id, lambda: self._find_run(parcel, task, flow),

@@ -1,7 +1,8 @@
-"""Tables: a task of the store as the rows and the estimation procedure of an OpenML dataset, and back.
+"""Tables: a task of the store as the rows and the estimation procedure of an OpenML dataset.
 
-A table has one row a sample, in an order that makes a server's own folds those of the task. Beside the class it says
-only which samples belong together and what each fold does with them; the images stay where they are.
+A table has one row a sample (of masks: a row for each of a few pixels), in an order that makes a server's own folds
+those of the task. Beside the class it says only which samples belong together and what each fold does with them; the
+images stay where they are.
 """
 
 from __future__ import annotations
@@ -12,23 +13,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import md5
-from math import isfinite, nan
 
 import numpy as np
 
-from metamed.dataset import KINDS, Card, Split, spread
-from metamed.errors import NotApplicable, ReadError
+from metamed.dataset import Kind, spread
+from metamed.errors import NotApplicable
+from metamed.exchange.parts import UNUSED, folds_of, part_words
+from metamed.measures import get_measure
 from metamed.records import Task, content_id
 from metamed.splits import PROCEDURES, crossvalidation, rows_for_test
 from metamed.store.evidence import DatasetFacts
 from metamed.store.labels import Labels, by_appearance
-from metamed.store.limits import DESCRIPTION, LICENCE, dataset_name, latin
+from metamed.store.limits import DESCRIPTION, LICENCE, latin
 
-TARGET, IGNORED = "target", ("image", "group", "parts")
+TARGET = "target"
+SAMPLE: dict[Kind, str] = dict.fromkeys(("classification", "mil", "segmentation"), "image") | {"similarity": "triplet"}
 TAG, DATASET_TAG = "metamed", "metamed.d."  # on all that metamed publishes; on meta-features, with a dataset's digest
-BEYOND = 0.2  # share of the training samples that may be without a row: where a sixth or more is tested on
-_UNUSED = "-"
-_HEAD = "metamed."  # comment lines of the ARFF that begin so hold records as JSON
+BEYOND = 0.2  # share of the training rows that may have no place: where a sixth or more is tested on
+HEAD = "metamed."  # comment lines of the ARFF that begin so hold records as JSON
+_PIXEL, _TRIPLET = ("slice", "row", "col"), ("anchor", "first", "second")
 
 
 class Publishable:
@@ -48,10 +51,11 @@ class Publishable:
 
 @dataclass(frozen=True, eq=False)
 class Table(Publishable):
-    """A task as it is published. rows: the sample of each row, -1 where a row only fills up to the procedure's share.
+    """A task as it is published. rows: the entry (of `Labels`) of each row, -1 where a row only fills up to the
+    procedure's share.
 
-    beyond: samples trained on that have no row, since the procedure has no place for them. procedure: its number on
-    servers. more: further columns, name -> a word for each sample (with images: path, sha256).
+    beyond: entries trained on that have no row, since the procedure has no place for them. procedure: its number on
+    servers. more: what else is told of images, name -> a word for each image or bag (with images: path, sha256).
     """
 
     facts: DatasetFacts
@@ -69,81 +73,132 @@ class Table(Publishable):
         return self.facts.name
 
     @property
+    def measure(self) -> str | None:
+        """What a server ranks runs by."""
+        return "f_measure" if self.task.kind == "segmentation" else get_measure(self.task.measure).openml
+
+    @property
     def ignored(self) -> tuple[str, ...]:
         """Columns that are no input of a model."""
-        return (*IGNORED, *self.more)
+        return (SAMPLE[self.task.kind], "group", "parts", *self.told)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Columns that are: where a pixel lies, which images a triplet shows."""
+        return () if self.places is None else places_named(self.task.kind)[-self.places.shape[1]:]
 
     @cached_property
     def arff(self) -> str:
         import arff
 
-        attributes = [("image", "INTEGER"), ("group", "INTEGER"), ("parts", "STRING"),
-                      *((name, "STRING") for name in self.more), (TARGET, list(self.classes))]  # fmt: skip
+        sample, group, parts, *told = self.ignored
+        attributes = [(sample, "INTEGER"), (group, "INTEGER"), (parts, "STRING"),
+                      *((name, "INTEGER") for name in self.inputs), *((name, "STRING") for name in told),
+                      (TARGET, list(self.classes))]  # fmt: skip
         return arff.dumps({"description": self._head(), "relation": self.name,
                            "attributes": attributes, "data": self._data()})  # fmt: skip
 
     def _head(self) -> str:
         """Records as JSON, in comment lines."""
-        words = part_words(self.task.folds, self.beyond) if len(self.beyond) else []
-        lines = {"dataset": asdict(self.facts), "beyond": dict(zip(self.beyond.tolist(), words, strict=True)),
+        rowless = np.setdiff1d(self.labels.samples_of(self.beyond), self.samples)
+        words = part_words(self.task.folds, rowless) if len(rowless) else []
+        lines = {"dataset": asdict(self.facts), "beyond": dict(zip(rowless.tolist(), words, strict=True)),
                  "task": {name: value for name, value in vars(self.task).items() if name != "folds"}}  # fmt: skip
-        return "\n".join(f"{_HEAD}{name} {json.dumps(value)}" for name, value in lines.items())
+        return "\n".join(f"{HEAD}{name} {json.dumps(value)}" for name, value in lines.items())
 
     def _data(self) -> list[list]:
-        target, groups, parts = self.labels.target, self._groups(), part_words(self.task.folds, self.rows)
-        return [[None, None, _UNUSED, *(None for _ in self.more), None] if sample < 0 else
-                [int(sample), group, word, *(column[sample] for column in self.more.values()),
-                 self.classes[target[sample]]]
-                for sample, group, word in zip(self.rows, groups, parts, strict=True)]  # fmt: skip
+        target, places = self.labels.target[self.rows], [()] * len(self.rows)
+        if self.places is not None:
+            places = self.places.tolist()
+        empty = [None, None, UNUSED, *(None for _ in self.inputs), *(None for _ in self.told), None]
+        columns = zip(self.samples.tolist(), self._groups(), part_words(self.task.folds, self.samples), places,
+                      zip(*self.told.values(), strict=True) if self.told else [()] * len(places), target, strict=True)
+        return [empty if sample < 0 else [sample, group, word, *place, *told, self.classes[k]]
+                for sample, group, word, place, told, k in columns]  # fmt: skip
 
     def _groups(self) -> list[int | None]:
         if self.labels.groups is None:
             return [None] * len(self.rows)
         known = self.rows >= 0
         groups = np.zeros(len(self.rows), int)
-        groups[known] = by_appearance(self.labels.groups[self.rows[known]])
+        groups[known] = by_appearance(self.labels.groups[self.samples[known]])
         return groups.tolist()
 
     @cached_property
-    def row_of(self) -> dict[int, int]:
-        """The row of each sample."""
-        return {int(sample): row for row, sample in enumerate(self.rows) if sample >= 0}
+    def told(self) -> dict[str, list[str]]:
+        """`more` for each row; of a triplet, of each of its images."""
+        shown = {"": self.samples}
+        if self.task.kind == "similarity":
+            shown = {f"{who}_": self.places[:, k] for k, who in enumerate(_TRIPLET)}
+        return {prefix + name: [words[image] for image in images.tolist()]
+                for name, words in self.more.items() for prefix, images in shown.items()}  # fmt: skip
+
+    @cached_property
+    def samples(self) -> np.ndarray:
+        """The sample of each row, -1 where a row only fills up."""
+        return self.labels.samples_of(self.rows)
+
+    @cached_property
+    def places(self) -> np.ndarray | None:
+        """Where each row lies, as in `Labels`; anything where it only fills up."""
+        return None if self.labels.places is None else self.labels.places[self.rows]
+
+    @cached_property
+    def rows_of(self) -> dict[int, list[int]]:
+        """The rows of each sample."""
+        found: dict[int, list[int]] = {}
+        for row, sample in enumerate(self.samples.tolist()):
+            found.setdefault(sample, []).append(row)
+        return {sample: rows for sample, rows in found.items() if sample >= 0}
 
     @property
     def test_rows(self) -> list[list[int]]:
         """Ascending rows that each fold tests on, as the server has to see them."""
-        return [sorted(self.row_of[sample] for sample in fold.test) for fold in self.task.folds]
+        return [sorted(row for sample in fold.test for row in self.rows_of[sample]) for fold in self.task.folds]
 
     @property
     def description(self) -> str:
         f = self.facts
         about = ", ".join(filter(None, (f.card.modality, f.card.organ))) or "modality not stated"
         text = (
-            f"{f.name}: {f.n_samples or len(self.row_of)} samples ({about}), {len(self.classes)} classes, for the task "
-            f"'{self.task.procedure}' of metamed. One row a {'bag' if f.kind == 'mil' else 'sample'}. The images are "
-            "not here: image is a running number, equal group means equal patient (or other unit that no split may "
-            "divide), parts has one letter for each fold: t trains, v validates (part of training), e is tested on. "
+            f"{f.name}: {f.n_samples or len(self.rows_of)} samples ({about}), {len(self.classes)} classes, for the "
+            f"task '{self.task.procedure}' of metamed. {_ROWS[self.task.kind]} The images are "
+            f"not here: {SAMPLE[self.task.kind]} is a running number, equal group means equal patient (or other unit "
+            "that no split may divide), parts has one letter for each fold: t trains, v validates (part of training), "
+            "e is tested on. "
         )
         if self.procedure == PROCEDURES["ordered"]:
             text += "Rows are in the order in which '20% Holdout (Ordered)' divides them as metamed did; "
             text += f"{int((self.rows < 0).sum())} rows without an image fill up the training part to its share"
-            text += f"; {len(self.beyond)} training images found no place." if len(self.beyond) else "."
+            what = "pixels" if self.task.kind == "segmentation" else f"{SAMPLE[self.task.kind]}s"
+            text += f"; {len(self.beyond)} training {what} found no place." if len(self.beyond) else "."
         return latin(text, DESCRIPTION)
+
+
+_ROWS: dict[Kind, str] = {
+    "classification": "One row a sample.", "mil": "One row a bag.",
+    "segmentation": "One row a pixel, a few of each mask, drawn by a fixed seed: row and col count from 0 at the top "
+                    "left; f_measure is the Dice coefficient of each class on these pixels.",
+    "similarity": "One row a triplet: which of two images, first or second, looks more like the anchor?",
+}  # fmt: skip
+
+
+def places_named(kind: Kind) -> tuple[str, ...]:
+    """Names of the columns that say where an entry lies; slice in volumes alone."""
+    return {"segmentation": _PIXEL, "similarity": _TRIPLET}.get(kind, ())
 
 
 def make_table(
     task: Task, facts: DatasetFacts, labels: Labels, more: Mapping[str, Sequence[str]] | None = None
 ) -> Table:
     """The table of a task. Raises NotApplicable, with the reason, for what OpenML cannot express."""
-    if task.kind in ("segmentation", "similarity"):
-        raise NotApplicable(f"OpenML has no task for {task.kind}")
     if labels.target.ndim == 2:
         raise NotApplicable("OpenML's classification knows one label a sample, not several")
     arrange = _ordered if len(task.folds) == 1 else _crossvalidated
     rows, beyond, procedure = arrange(task, labels)
-    classes = _class_names(facts, labels)
+    classes = ("first", "second") if task.kind == "similarity" else _class_names(facts, labels)
     table = Table(_sendable(facts), task, labels, rows, beyond, procedure, classes, more or {})
-    samples = np.concatenate([rows, beyond])
+    samples = labels.samples_of(np.concatenate([rows, beyond]))
     if folds_of(part_words(task.folds, samples), samples) != task.folds:
         raise NotApplicable("the samples of its folds are in an order that a table cannot hold")
     return table
@@ -165,14 +220,15 @@ def _ordered(task: Task, labels: Labels) -> tuple[np.ndarray, np.ndarray, int]:
     """One fold: training rows first, and so many rows that the last ones, a fifth, are exactly the tested ones.
 
     Whole patients make the tested part of a holdout a little smaller than a fifth at times: then a few training
-    samples, evenly chosen, have no row. More than BEYOND of them would make another task of it.
+    entries, evenly chosen, have no row. More than BEYOND of them would make another task of it.
     """
     fold = task.folds[0]
-    train, test = np.array(sorted((*fold.train, *fold.validation))), sorted(fold.test)
+    train, test = labels.entries_of((*fold.train, *fold.validation)), labels.entries_of(fold.test)
     place = rows_for_test(len(test)) - len(test)
     if (surplus := max(len(train) - place, 0)) > BEYOND * len(train):
-        raise NotApplicable(f"{len(test)} of {len(train) + len(test)} samples are tested on; the only procedure of "
-                            "OpenML that keeps patients together tests on a fifth")  # fmt: skip
+        n, learned = len(fold.test), len(fold.train) + len(fold.validation)
+        raise NotApplicable(f"{n} of {learned + n} samples are tested on; the only procedure of OpenML that keeps "
+                            "patients together tests on a fifth")  # fmt: skip
     beyond = train[spread(len(train), surplus)] if surplus else train[:0]
     rows = [*np.setdiff1d(train, beyond), *[-1] * (place - len(train) + surplus), *test]
     return np.array(rows), beyond, PROCEDURES["ordered"]
@@ -183,112 +239,9 @@ def _crossvalidated(task: Task, labels: Labels) -> tuple[np.ndarray, np.ndarray,
     k = len(task.folds)
     if f"{k}-fold" not in PROCEDURES:
         raise NotApplicable(f"OpenML has no {k}-fold cross-validation")
-    rows = np.array(sorted({s for fold in task.folds for s in fold.test}))
+    rows = labels.entries_of({s for fold in task.folds for s in fold.test})
     theirs = next(crossvalidation(labels.target[rows].tolist(), len(rows), k))
-    if any(rows[t].tolist() != sorted(fold.test) for t, fold in zip(theirs, task.folds, strict=True)):
+    if any(rows[t].tolist() != labels.entries_of(fold.test).tolist()
+           for t, fold in zip(theirs, task.folds, strict=True)):  # fmt: skip
         raise NotApplicable(f"its {k} folds are not those that an OpenML server makes (patients kept together?)")
     return rows, rows[:0], PROCEDURES[f"{k}-fold"]
-
-
-@dataclass(frozen=True, eq=False)
-class MetaTable(Publishable):
-    """The meta-features of a dataset as a dataset of its own: one row a meta-feature; undefined ones are missing."""
-
-    facts: DatasetFacts
-    values: Mapping[str, float]
-
-    @property
-    def name(self) -> str:
-        return dataset_name(f"metafeatures.{self.facts.name}")
-
-    @property
-    def tags(self) -> list[str]:
-        return [TAG, DATASET_TAG + self.facts.digest]
-
-    @cached_property
-    def arff(self) -> str:
-        import arff
-
-        rows = [[name, value if isfinite(value) else None] for name, value in sorted(self.values.items())]
-        return arff.dumps({"description": f"{_HEAD}digest {json.dumps(self.facts.digest)}", "relation": self.name,
-                           "attributes": [("feature", "STRING"), ("value", "REAL")], "data": rows})  # fmt: skip
-
-    ignored = ()
-
-    @property
-    def description(self) -> str:
-        return f"{len(self.values)} meta-features of the images of {self.facts.name}, computed by metamed."
-
-
-def read_metatable(text: str) -> dict[str, float]:
-    """The meta-features of an ARFF that `MetaTable.arff` wrote. Raises ReadError where it is anything else."""
-    import arff
-
-    try:
-        return {str(name): nan if value is None else float(value) for name, value in arff.loads(text)["data"]}
-    except (arff.ArffException, TypeError, ValueError) as error:
-        raise ReadError(f"meta-features that cannot be read ({type(error).__name__}: {error})") from None
-
-
-# ---- what the folds do with each row
-
-
-def part_words(folds: Sequence[Split], rows: np.ndarray) -> list[str]:
-    """For each row one letter a fold: t(rain) v(alidation) e(valuation) -(unused)."""
-    size = int(rows.max()) + 1
-    letters = np.full((size + 1, len(folds)), _UNUSED)  # the last line is that of sample -1
-    for k, fold in enumerate(folds):
-        for part, letter in ((fold.train, "t"), (fold.validation, "v"), (fold.test, "e")):
-            letters[list(part), k] = letter
-    return ["".join(line) for line in letters[rows]]
-
-
-def folds_of(words: Sequence[str], rows: np.ndarray) -> tuple[Split, ...]:
-    """The folds that the words of `part_words` tell, samples in ascending order."""
-    known = np.argsort(rows, kind="stable")[int((rows < 0).sum()):]
-    letters = np.array([list(words[row]) for row in known])
-    samples = rows[known]
-    return tuple(Split(*(tuple(samples[column == letter].tolist()) for letter in "tve")) for column in letters.T)
-
-
-# ---- records in the comments of the ARFF
-
-
-def read_table(text: str) -> tuple[DatasetFacts, Task, np.ndarray] | None:
-    """Dataset, task and the sample of each row of an ARFF that `Table.arff` wrote; None for anybody else's.
-
-    Raises ReadError where it is damaged.
-    """
-    lines = re.findall(rf"^% ?{re.escape(_HEAD)}(\w+) (.*)$", text.split("@RELATION", 1)[0], re.MULTILINE)
-    if {"dataset", "task"} - {name for name, _ in lines}:
-        return None
-    import arff
-
-    try:
-        head = {name: json.loads(value) for name, value in lines}
-        data = arff.loads(text)
-        columns = [name for name, _ in data["attributes"]]
-        image, parts = (columns.index(name) for name in ("image", "parts"))
-        rows = np.array([-1 if row[image] is None else int(row[image]) for row in data["data"]])
-        beyond = {int(sample): str(word) for sample, word in head.get("beyond", {}).items()}
-        folds = folds_of([*(row[parts] for row in data["data"]), *beyond.values()], np.array([*rows, *beyond]))
-        return _facts(head["dataset"]), _task(**head["task"], folds=folds), rows
-    except (arff.ArffException, AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise ReadError(f"a table of metamed that cannot be read ({type(error).__name__}: {error})") from None
-
-
-def _task(dataset, digest, kind, target, size, procedure, measure, folds) -> Task:
-    size = None if size is None else int(size)
-    return Task(str(dataset), str(digest), str(kind), str(target), size, str(procedure), str(measure), folds)
-
-
-def _facts(said: dict) -> DatasetFacts:
-    """Every value of its type: strangers may have written it."""
-    card = {k: tuple(v) if isinstance(v, list) else str(v) for k, v in said.pop("card").items()}
-    card |= {"classes": tuple(map(str, card["classes"])), "spacing": tuple(map(float, card["spacing"]))}
-    facts = {str(k): v for k, v in said.pop("facts").items() if isinstance(v, str) or isfinite(v)}
-    words = {k: str(said.pop(k)) for k in ("digest", "name", "kind")}
-    sizes = {k: None if v is None else int(v) for k, v in said.items()}
-    if words["kind"] not in KINDS:
-        raise ValueError(f"kind {words['kind']}")
-    return DatasetFacts(**words, card=Card(**card), **sizes, facts=facts)

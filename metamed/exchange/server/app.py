@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from metamed.store.served import DatabaseError, Served
 
 MAX_BODY = 256 * 2**20  # bytes of one request
 _MAX_FIELD, _MAX_PARTS = 8 * 2**20, 64
+_APIS = ("api", "api_new")  # clients of Java ask under the second name
 _TOO_LARGE = {"data": 130, "flow": 160, "run": 207, "task": 611, "study": 1031, "setup": 581}
 
 
@@ -30,10 +32,10 @@ def application(served: Served, *, loopback: bool = True, max_body: int = MAX_BO
     if loopback and not served.user(OPEN_USER):
         served.add_user(OPEN_USER, OPEN_USER)
     found = []
-    for route in sorted(ROUTES, key=lambda r: "{" in r.pattern):  # fixed paths before those with a variable part
-        for form in ("/xml", "/json", ""):
-            endpoint = _endpoint(served, route, form == "/json", loopback)
-            found.append(Path_(f"/api/v1{form}/{route.pattern}", endpoint, methods=[route.method]))
+    fixed_first = sorted(ROUTES, key=lambda r: "{" in r.pattern)
+    for api, route, form in product(_APIS, fixed_first, ("/xml", "/json", "")):
+        endpoint = _endpoint(served, route, form == "/json", loopback)
+        found.append(Path_(f"/{api}/v1{form}/{route.pattern}", endpoint, methods=[route.method]))
     found += [*_file_routes(served, Path_), *page_routes(served)]
     guard = Middleware(Guard, loopback=loopback, max_body=max_body, refuse=_foreign, too_large=_too_large)
     errors = {404: _unknown, 405: _unknown, Refused: _refused, DatabaseError: _busy, Exception: _bug}

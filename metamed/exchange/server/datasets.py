@@ -85,7 +85,9 @@ def get_features(call: Call, id: int) -> dict:
 
 
 @route("GET", "data/qualities/{id:int}")
-def get_qualities(call: Call, id: int) -> dict:
+@route("GET", "data/qualities/{id:int}/{engine:int}")
+def get_qualities(call: Call, id: int, engine: int = 1) -> dict:
+    """engine: whose qualities; there is one here, whatever its number."""
     found = entity(call.served, "data", id, 361).facts["qualities"]
     return {"data_qualities": {"quality": [{"name": name, "value": value} for name, value in found.items()]}}
 
