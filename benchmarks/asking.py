@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.known_instances import MADE, MOST_IMAGES, REAL, SIDE, components, made_of
+from benchmarks.known_instances import MADE, MOST_IMAGES, REAL, SIDE, made_of
 from benchmarks.trust import append
 from metamed.asking import STRATEGIES, choose, learn_with
 from metamed.dataset import ArrayImages, Dataset, Images, take
@@ -25,7 +25,7 @@ from metamed.records import Setup
 from metamed.sources import embedder
 from metamed.store import Store
 from metamed.trust import finding_probability
-from metamed.trust.learning import Learn, learner
+from metamed.trust.learning import Learn, components, learner
 
 TABLE = Path(__file__).parent / "results" / "asking.csv"
 ROUNDS, SEEDS = (10, 20, 40), 10  # questions asked after each round, all together

@@ -11,8 +11,9 @@ import numpy as np
 
 from metamed.dataset import ArrayImages, Dataset, Images, take
 from metamed.readers import read
+from metamed.trust.learning import components
 
-SIDE, COMPONENTS = 64, 64  # pixels that the frozen network sees; components of its features that are kept
+SIDE = 64  # pixels that the frozen network sees; of its features the first 64 principal components are kept
 TRAIN, TEST = 60, 50  # bags, half of them with a witness at least
 SIZES = (10, 25)  # instances of a bag, fewest and most
 MOST_IMAGES = 1200
@@ -60,14 +61,6 @@ def _real(shared: Path, embed: Embed) -> Dataset:
     data = read(shared / "data" / "mil" / f"{REAL}.h5")
     split = np.where(np.arange(data.n_samples) // 10 % 2 == 0, 0, 2)
     return replace(data, images=ArrayImages(components(embed(data.images))), split=split)
-
-
-def components(features: np.ndarray) -> np.ndarray:
-    """The first principal components of standardised features, float32; no label is looked at."""
-    x = features.astype(np.float64)
-    x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-6)
-    _, vectors = np.linalg.eigh(x.T @ x)
-    return (x @ vectors[:, ::-1][:, :COMPONENTS]).astype(np.float32)
 
 
 def made_of(made: Made, features: np.ndarray, witness: np.ndarray, groups: np.ndarray, seed: int = 0) -> Dataset:

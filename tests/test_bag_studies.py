@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks import asking, asking_results, trust, trust_results
-from benchmarks.known_instances import MADE, NAMES, REAL, TRAIN, Made, components, family, made_of
+from benchmarks.known_instances import MADE, NAMES, REAL, TRAIN, Made, family, made_of
 from metamed.asking import STRATEGIES
 from metamed.dataset import Dataset
 from metamed.records import Setup
 from metamed.trust import TRUST
+from metamed.trust.learning import components
 
 
 def made(rate: float = 0.2, seed: int = 0, n: int = 600) -> tuple[Dataset, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,14 @@ from metamed.asking.constraints import learn_with
 from metamed.asking.gains import Gain, gain
 from metamed.asking.page import QuestionPage
 from metamed.asking.questions import Question, answers_of, read_questions, write_questions
-from metamed.dataset import Dataset, spread
+from metamed.dataset import ArrayImages, Dataset, spread, take
 from metamed.errors import NotApplicable
 from metamed.readers.patches import png
 from metamed.records import Setup
 from metamed.store import Store
+from metamed.training.mil import Bags
 from metamed.trust import Learn
-from metamed.trust.learning import learner
+from metamed.trust.learning import COMPONENTS, components, learner
 from metamed.trust.measures import ranks
 
 BY, BESIDE = "uncertain_diverse", 8
@@ -50,8 +51,7 @@ class Session:
             raise NotApplicable(f"{dataset.name}: questions about instances need bags with one label each")
         if not (dataset.target > 0).any():
             raise NotApplicable(f"{dataset.name}: all bags are '{classes_of(dataset)[0]}': no finding to ask about")
-        setup = setup or Setup(METHOD, {}, None, () if len(dataset.images.shape) == 2 else (SOURCE,))
-        lazy, learn = learner(setup, dataset, store, device=device)
+        lazy, learn = learner(setup, dataset, store, device=device) if setup else quick(dataset, store, device)
         bags = [lazy[b] for b in range(dataset.n_samples)]
         return cls(dataset, learn, bags, table, read_questions(table, classes_of(dataset)))
 
@@ -125,6 +125,17 @@ class Session:
                 number = int(numbers[i])
                 answer = self.classes[named[number]] if number in named else ""
                 rows.writerow([number, int(self.dataset.bags[number]), f"{places[i]:.4f}", answer])
+
+
+def quick(dataset: Dataset, store: Store, device: str = "auto") -> tuple[Bags, Learn]:
+    """Bags and a learner that answers within seconds: the first principal components of the features, of a frozen
+    source where instances are images, and a variant that was examined with them (`benchmarks/asking.py`)."""
+    seen = Setup(METHOD, {}, None, () if len(dataset.images.shape) == 2 else (SOURCE,))
+    features, _ = learner(seen, dataset, store, device=device)
+    values = take(features.instances, np.arange(len(dataset.images)))
+    if values.shape[1] > COMPONENTS:
+        values = components(values)
+    return learner(Setup(METHOD), replace(dataset, images=ArrayImages(values)), store, device=device)
 
 
 def classes_of(dataset: Dataset) -> tuple[str, ...]:

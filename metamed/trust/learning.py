@@ -23,7 +23,7 @@ from metamed.trust.judging import Learn, Model
 
 PANEL = ("single_instance", "mi_svm_bags", "miles", "citation_knn", "attention")  # whose opinion is asked for: unlike
 # each other, and learned within a second
-MOST_BYTES = 4 << 30
+MOST_BYTES, COMPONENTS = 4 << 30, 64
 VALIDATION = 5  # a network chooses its epoch on every fifth of the bags that it is given
 
 
@@ -61,6 +61,14 @@ def learner(setup: Setup, dataset: Dataset, store: Store, *, device: str = "auto
         features = replace(dataset, images=bags.instances)
         job = replace(job, dataset=features, sources=(), weights=(), setup=replace(job.setup, sources=()))
     return bags, partial(_fitted if method.estimator else _trained, job)
+
+
+def components(features: np.ndarray, n: int = COMPONENTS) -> np.ndarray:
+    """The first principal components of standardised features, float32 (instances, n); no label is looked at."""
+    x = features.astype(np.float64)
+    x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-6)
+    _, vectors = np.linalg.eigh(x.T @ x)
+    return (x @ vectors[:, ::-1][:, :n]).astype(np.float32)
 
 
 def _fitted(job: Job, bags: Sequence[np.ndarray], target: np.ndarray, seed: int) -> Model:
