@@ -95,12 +95,12 @@ def test_images_without_masks_are_answered_for(known):
     assert answer.explanation["labels"] == ["the label: organ (asked)"]
     assert any("no masks" in w for w in answer.warnings)
     lines = answer.explanation["masks"]
-    assert [line.split()[0] for line in lines[:3]] == ["20", "50", "100"]
-    scores = [float(line.split()[3]) for line in lines[:3]]
-    assert scores == sorted(scores) and scores[-1] == pytest.approx(answer.ranking[0].score, abs=1e-3)
+    assert [line.split()[0] for line in lines[:3]] == ["20", "50", "80"]  # a fifth of 100 is kept for the test
+    scores = [float(line.split(": unet ")[1].split()[0]) for line in lines[:3]]
+    assert scores == sorted(scores) and scores[-1] == pytest.approx(answer.ranking[0].score, abs=0.02)
     assert "masks and one reference run" in lines[-1]
     text = render(answer)
-    assert "Masks\n  - 20 masks: unet" in text and "Labels\n  - the label: organ (asked)" in text
+    assert "Masks\n  - 20 masks to learn from: unet" in text and "Labels\n  - the label: organ (asked)" in text
 
 
 def test_class_labels_are_no_masks_and_vectors_no_images(known):
@@ -138,9 +138,21 @@ def test_slopes_are_means_of_families_and_ended_curves_do_not_count_twice():
 
 def test_without_sizes_in_the_evidence_it_is_said():
     first = Candidate(SMALL, 0.8, 0.7, 0.9)
-    assert "cannot be said" in more_masks(first, 100, None, True)[0] and more_masks(None, 100, None, True) == []
-    lines = more_masks(first, 100, Curve(0.5, 0.4, 0.6, 7), True)
-    assert lines[0].startswith("200 masks: unet 0.859 [") and "7 families" in lines[-1]
+    assert "cannot be said" in more_masks(first, 80, 100, None, True)[0] and more_masks(None, 80, 100, None, True) == []
+    lines = more_masks(first, 100, 100, Curve(0.5, 0.4, 0.6, 7), True)
+    assert lines[0].startswith("100 masks to learn from (all that are here): unet 0.800 [0.800, 0.800]")
+    assert lines[1].startswith("200 masks to learn from: unet 0.859 [") and "7 families" in lines[-1]
+    meant = more_masks(first, 50, 100, Curve(0.5, 0.4, 0.6, 7), True)
+    assert meant[0].startswith("100 masks to learn from (all that are here): unet 0.859")
+
+
+def test_scores_stand_for_the_masks_that_runs_had(known):
+    rows = known.example_rows("segmentation", "dice")
+    samples = {f.digest: f.n_samples for f in known.records("dataset")}
+    assert segmentation.masks_meant(rows, samples, 1000) == 84  # 64 to 104 of 80 to 130 images
+    assert segmentation.masks_meant(rows, samples, 30) == 30 and segmentation.masks_meant([], samples, 30) == 30
+    few = [row for row in rows if row["size"] == 20]
+    assert segmentation.masks_meant(few, samples, 1000) == 20
 
 
 # ---- a reference run

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from statistics import mean
 
@@ -97,7 +98,7 @@ def recommend(
         measured = assessments.measured(family if as_unknown else ())
         explanation["assessments"] = assessments.advice(data, measured)
     if labels:
-        explanation |= segmentation.explained(data, labels, ranking, store, n_train)
+        explanation |= segmentation.explained(data, labels, ranking, store, n_train, [*chain(*own.values())])
     if explain:
         explanation["moved"] = learner.explain(asked, [c.setup for c in ranking], store)
         explanation["nearest_runs"] = evidence.best_runs([name for name, _ in near.nearest])

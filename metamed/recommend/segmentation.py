@@ -98,7 +98,7 @@ def steps_of(rows: Sequence[Mapping], samples: Mapping[str, float]) -> list[tupl
     """
     scores: dict[tuple, dict[float, list]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        n = row["size"] or (1 - TEST_SHARE) * samples.get(row["dataset"], math.nan)
+        n = masks_of(row, samples)
         if row["study"] == "metamed" and math.isfinite(n):
             scores[row["family"], row["dataset"], row["setup"]][n].append(row["score"])
     found = []
@@ -118,31 +118,50 @@ def curve_slopes(steps: Iterable[tuple[str, float, float, float]]) -> dict[str, 
     return {family: float(np.mean(found)) for family, found in slopes.items()}
 
 
-def more_masks(first: Candidate | None, n: int, curve: Curve | None, outlined: bool) -> list[str]:
+def more_masks(first: Candidate | None, stands: int, usable: int, curve: Curve | None, outlined: bool) -> list[str]:
     """One line for each number of masks that might be had: what the first setup is expected to reach with them.
 
-    n: masks (images, where none are outlined) that the candidate's score is predicted for, test part included.
+    stands: masks to learn from that the candidate's score stands for. usable: those that are there beside a test part,
+    or would be if every image were outlined.
     """
     if first is None or not math.isfinite(first.score):
         return []
     if curve is None:
         return ["no setup in the evidence was run with fewer and with more masks on three families of datasets: what "
                 "more masks would bring cannot be said"]  # fmt: skip
-    wanted = (2 * n, 4 * n) if outlined else (*(k for k in STEPS if k < n), n)
-    lines = [f"{k} masks: {first.setup.method} {middle:.3f} [{low:.3f}, {high:.3f}]"
-             for k in wanted for middle, low, high in [curve.at(first.score, k / n)]]  # fmt: skip
+    wanted = {usable: " (all that are here)", 2 * usable: "", 4 * usable: ""} if outlined else (
+        dict.fromkeys((k for k in STEPS if k < usable), "") | {usable: " (if every image were outlined)"})  # fmt: skip
+    lines = [f"{k} masks to learn from{words}: {first.setup.method} {middle:.3f} [{low:.3f}, {high:.3f}]"
+             for k, words in wanted.items() for middle, low, high in [curve.at(first.score, k / stands)]]  # fmt: skip
     return [*lines, f"as the error falls with the masks in {curve.families} families of datasets; the brackets are "
             "about the masks alone, not about how hard the target is"]  # fmt: skip
 
 
+def masks_meant(rows: Sequence[Mapping], samples: Mapping[str, float], usable: int) -> int:
+    """Masks to learn from that expected scores stand for: as many as there are, but no more than runs usually had."""
+    most: dict[str, float] = {}
+    for row in rows:
+        if row["study"] == "metamed" and math.isfinite(n := masks_of(row, samples)):
+            most[row["dataset"]] = max(most.get(row["dataset"], 0.0), n)
+    return min(usable, round(float(np.median(list(most.values()))))) if most else usable
+
+
+def masks_of(row: Mapping, samples: Mapping[str, float]) -> float:
+    """Masks that a run could learn from, NaN where that is unknown. samples: images of each dataset, by digest."""
+    return row["size"] or (1 - TEST_SHARE) * samples.get(row["dataset"], math.nan)
+
+
 def explained(
-    dataset: Dataset, labels: Sequence[Label], ranking: Sequence[Candidate], store: Store, n_train: int
-) -> dict[str, list[str]]:
-    """The parts of a recommendation that are about labels and masks, as lines of text."""
-    outlined, n = dataset.masks is not None, len(dataset.images)
+    dataset: Dataset, labels: Sequence[Label], ranking: Sequence[Candidate], store: Store, n_train: int,
+    own: Sequence[Mapping] = (),
+) -> dict[str, list[str]]:  # fmt: skip
+    """The parts of a recommendation that are about labels and masks, as lines of text. own: runs on this dataset."""
+    usable = round((1 - TEST_SHARE) * len(dataset.images))
     samples = {f.digest: f.n_samples for f in store.records("dataset") if f.n_samples}
-    curve = Curve.of(store.example_rows("segmentation", PRIMARY["segmentation"]), samples)
-    lines = more_masks(ranking[0] if ranking else None, n, curve, outlined)
+    rows = store.example_rows("segmentation", PRIMARY["segmentation"])
+    stands = masks_meant(own or rows, samples, usable)
+    lines = more_masks(ranking[0] if ranking else None, stands, usable, Curve.of(rows, samples),
+                       dataset.masks is not None)  # fmt: skip
     found = affordable("segmentation", store, dataset, n_train)
     table = tables_of(store, "segmentation", PRIMARY["segmentation"])[0] if found is None else found[0]
     lines.append(value_of_masks(table, None if found is None else reference_of(*found)))
