@@ -227,6 +227,7 @@ def _sections(r: Recommendation) -> list[tuple[str, tuple[str, ...]]]:
     reasons = [f"#{i}: {_moved(moved[c.setup.id])}" for i, c in enumerate(r.ranking, 1) if c.setup.id in moved]
     sections = (("Why", r.explanation.get("why", ())), ("Labels", r.explanation.get("labels", ())),
                 ("Masks", r.explanation.get("masks", ())), ("Assessments", r.explanation.get("assessments", ())),
+                ("Instances", r.explanation.get("instances", ())),
                 ("What moved each of them", reasons),
                 ("Best runs on the nearest datasets", r.explanation.get("nearest_runs", ())), ("Sources", sources),
                 ("What could be wrong", r.warnings), ("Assumed", r.assumptions))  # fmt: skip

@@ -21,7 +21,7 @@ from metamed.errors import EmptyStore, NotApplicable, ReadError, UnknownName
 from metamed.measures import PRIMARY
 from metamed.metafeatures import extract
 from metamed.metalearner import SHIPPED, VERSION, MetaLearner
-from metamed.recommend import assessments, caution, reference, segmentation
+from metamed.recommend import assessments, bags, caution, reference, segmentation
 from metamed.recommend.costs import Costs, parse_minutes, side_of
 from metamed.recommend.wishes import Wishes, licences
 from metamed.records import Candidate, Recommendation, Setup, content_id
@@ -80,7 +80,8 @@ def recommend(
     asked = facts.words | vector | facts.numbers | of_labels
     own = evidence.own(known[0][0]) if known and known[0][2] >= SAME else {}
     told = {id: mean(row["score"] for row in rows) for id, rows in own.items()}
-    candidates = learner.predict(asked, assessments.possible(evidence.setups, data), store, told=told)
+    setups = bags.possible(assessments.possible(evidence.setups, data), data)
+    candidates = learner.predict(asked, setups, store, told=told)
     candidates = with_own_runs(candidates, own, evidence.seed_sd(), data)
     costs = Costs(kind, store)
     candidates = [replace(c, cost=costs.minutes(c.setup, n_train, side_of(data), data.n_samples)) for c in candidates]
@@ -97,6 +98,8 @@ def recommend(
     if kind == "classification":
         measured = assessments.measured(family if as_unknown else ())
         explanation["assessments"] = assessments.advice(data, measured)
+    if kind == "mil":
+        explanation |= bags.explained(data, ranking)
     if labels:
         explanation |= segmentation.explained(data, labels, ranking, store, n_train, [*chain(*own.values())])
     if explain:

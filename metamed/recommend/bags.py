@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from metamed.dataset import Dataset
+from metamed.errors import NotApplicable
 from metamed.methods import described
 from metamed.records import Candidate, Setup
 from metamed.trust.known import Record, known_models, record_of
@@ -14,11 +15,17 @@ from metamed.trust.known import Record, known_models, record_of
 FEW_FAMILIES = 3
 
 
-def possible(setup: Setup, dataset: Dataset) -> bool:
-    """Whether a setup of bags can learn from what the instances are: features that are there need no source, and an
-    estimator needs features. Every setup of another kind can."""
-    if dataset.bags is None:
-        return True
+def possible(setups: Sequence[Setup], dataset: Dataset) -> list[Setup]:
+    """The setups that can learn from what the instances are: features that are there need no source, and an estimator
+    needs features. Of other kinds all. Raises NotApplicable where none is left."""
+    left = [s for s in setups if dataset.bags is None or _fits(s, dataset)]
+    if setups and not left:
+        what = "features" if len(dataset.images.shape) == 2 else "images"
+        raise NotApplicable(f"{dataset.name}: no setup that somebody ran learns from bags of {what}")
+    return left
+
+
+def _fits(setup: Setup, dataset: Dataset) -> bool:
     if len(dataset.images.shape) == 2:
         return not setup.sources
     method = described("mil").get(setup.method)
