@@ -202,8 +202,20 @@ def test_what_is_known_is_not_worth_asking():
     clear = np.abs(distance[:, 0] - distance[:, 1])
     worth = chooser.worth(rows)
     assert worth[clear > 2].mean() < worth[clear < 0.5].mean() / 2 and (worth >= -1e-9).all()
-    assert chooser.due(len(answers)) is False and chooser.due(len(answers) + 25)
+    assert chooser.due(len(answers)) is False and chooser.due(len(answers) + 30)
     assert Chooser(np.arange(12), adaptive=False).due(10**6) is False
+
+
+def test_learning_goes_on_beside():
+    rng, position = np.random.default_rng(0), np.random.default_rng(1).normal(size=(8, 2))
+    chooser = Chooser(np.arange(100, 108))
+    rows = chooser.draw(rng, 30)
+    chooser.learn(Triplets(*(100 + rows.T), np.zeros(30, int), np.zeros(30, int)))
+    assert chooser._embeddings is None  # nobody waits for it
+    end = time.monotonic() + 120
+    while chooser._embeddings is None and time.monotonic() < end:
+        time.sleep(0.1)
+    assert chooser._embeddings.shape[1:] == (8, 2) == position.shape
 
 
 # -- over HTTP
