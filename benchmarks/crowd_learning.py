@@ -100,6 +100,13 @@ def features(name: str) -> np.ndarray:
     return np.load(path).astype(np.float32)
 
 
+@cache
+def compressed(name: str, test: tuple[int, ...], components: int) -> np.ndarray:
+    """Principal components of the features, found without the test images, (n, components)."""
+    mean, basis = principal_components(np.delete(features(name), test, axis=0), components)
+    return (features(name) - mean) @ basis
+
+
 # ---- ways
 
 
@@ -130,32 +137,35 @@ LABELS = {"method": "probe.linear", "grid": C6, "fixed": {"scaling": "all"}}
 LOUD = {"method": "probe.attributes", "grid": {"c": (1e-4, 1e-3, 1e-2), "loudness": (10.0, 30.0)}}
 FIRST = {"method": "probe.multitask", "grid": {"c": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)}, "fixed": {"first": True}}
 METRIC = {"method": "probe.triplets", "grid": {"c": (1e-3, 1e-2, 1e-1), "violation_price": (0.01, 1.0)}}
+PLAIN = {"method": "probe.attributes", "grid": {"c": (0.01,)}}  # default settings: for what is compared with itself
 BELIEVED = {f"quality {m}": {"keep": "quality", "minimum_quality": m} for m in (0.5, 0.6, 0.7)}
 WAYS = {  # what matters most first: an interrupted run is of use
     "enhance": {
         "labels": Way("enhance", **LABELS),
         "attributes": Way("enhance", **LOUD),
         "first": Way("enhance", **FIRST),
-        **{f"joint, weight {w}": Way("enhance", "probe.multitask", {"assessment_weight": (w,)}) for w in (0.3, 3.0)},
-        "attributes, fixed": Way("enhance", "probe.attributes", {"c": (0.01,)}),
-        "attributes only": Way("enhance", "probe.attributes", C6, {"only": True, "loudness": 1.0}),
+        "joint, weight 0.3": Way("enhance", "probe.multitask", {"assessment_weight": (0.3,)}),
+        "attributes, fixed": Way("enhance", **PLAIN),
+        "fixed, shuffled": Way("enhance", **PLAIN, shuffled=True),
+        "fixed, 30 %": Way("enhance", **PLAIN, share=0.3),
+        "fixed, 10 %": Way("enhance", **PLAIN, share=0.1),
+        **{f"fixed, {name}": Way("enhance", **PLAIN, fixed=kept) for name, kept in BELIEVED.items()},
+        "students": Way("enhance.students", **PLAIN),
+        **{f"students, {name}": Way("enhance.students", **PLAIN, fixed=kept) for name, kept in BELIEVED.items()},
         "asked": Way("enhance", **LABELS, asked=True),
-        "attributes, shuffled": Way("enhance", **LOUD, shuffled=True),
         "labels, 8 components": Way("enhance", **LABELS, components=8),
-        "attributes, quality 0.6": Way("enhance", **LOUD, fixed=BELIEVED["quality 0.6"]),
-        "attributes, 10 %": Way("enhance", **LOUD, share=0.1),
-        "attributes, 30 %": Way("enhance", **LOUD, share=0.3),
-        "students": Way("enhance.students", **LOUD),
-        **{f"students, {name}": Way("enhance.students", **LOUD, fixed=kept) for name, kept in BELIEVED.items()},
+        "attributes only": Way("enhance", "probe.attributes", C6, {"only": True, "loudness": 1.0}),
+        "joint, weight 3.0": Way("enhance", "probe.multitask", {"assessment_weight": (3.0,)}),
     },
     "chest": {
         "labels": Way("chest", **LABELS),
         "metric": Way("chest", **METRIC, fixed={"components": 128}),
         "first": Way("chest", **FIRST),
-        **{f"joint, weight {w}": Way("chest", "probe.multitask", {"assessment_weight": (w,)}) for w in (0.03, 0.3)},
+        "joint, weight 0.03": Way("chest", "probe.multitask", {"assessment_weight": (0.03,)}),
         "metric, fixed": Way("chest", "probe.triplets", {"c": (0.1,)}, {"components": 128}),
+        "fixed, labels": Way("chest", "probe.triplets", {"c": (0.1,)}, {"components": 128, "keep": "labels"}),
         "metric only": Way("chest", **METRIC, fixed={"components": 128, "towards": "none"}),
-        "metric, labels": Way("chest", **METRIC, fixed={"components": 128, "keep": "labels"}),
+        "joint, weight 0.3": Way("chest", "probe.multitask", {"assessment_weight": (0.3,)}),
     },
 }
 
@@ -237,8 +247,7 @@ def one_fold(way: Way, tasks: dict[int | None, Task], fold: int, seed: int) -> I
     split = tasks[None].folds[fold]
     test = np.array(split.test)
     outside = np.array(sorted({*split.train, *split.validation}))
-    mean, basis = principal_components(features(way.dataset)[outside], way.components)
-    x = (features(way.dataset) - mean) @ basis
+    x = compressed(way.dataset.split(".")[0], split.test, way.components)
     if way.asked:
         x = np.concatenate([x, own_scores(data) * np.sqrt(x.var(axis=0).max())], axis=1)
     ready = None
@@ -286,7 +295,7 @@ NETWORKS = (
     Setup("mobilenet", RATE | {"epochs": 30}, "finetune", (IMAGENET,)),  # as long as joint learning takes
     Setup("small_cnn", SMALL),
     Setup("small_cnn", SMALL, "joint"),
-    Setup("small_cnn", SMALL, "pretrain"),
+    Setup("small_cnn", SMALL | {"pretrain_epochs": 5}, "pretrain"),
     Setup("small_cnn", SMALL | {"epochs": 30}),
 )
 COMPARING = (

@@ -186,15 +186,15 @@ def _network_rows(suite: Suite, name: str, scores: dict[str, dict[str, float]]) 
 # ---- what ships: the gains that `metamed recommend` speaks of
 
 ADVICE = {  # the ways that a user can run: what they learn, how, and by which method with which settings
-    ("enhance", "attributes"): ("ratings", "auxiliary", "probe.attributes", ""),
-    ("enhance", "attributes, quality 0.6"): ("ratings", "auxiliary, filtered", "probe.attributes",
-                                             "keep=quality,minimum_quality=0.6"),
+    ("enhance", "attributes, fixed"): ("ratings", "auxiliary", "probe.attributes", ""),
+    ("enhance", "fixed, quality 0.6"): ("ratings", "auxiliary, filtered", "probe.attributes",
+                                        "keep=quality,minimum_quality=0.6"),
     ("enhance", "first"): ("ratings", "pre-train", "probe.multitask", "first=True"),
     ("enhance", "joint, weight 0.3"): ("ratings", "joint", "probe.multitask", ""),
-    ("chest", "metric"): ("triplets", "pre-train", "probe.triplets", ""),
-    ("chest", "metric, labels"): ("triplets", "pre-train, filtered", "probe.triplets", "keep=labels"),
+    ("chest", "metric, fixed"): ("triplets", "pre-train", "probe.triplets", ""),
+    ("chest", "fixed, labels"): ("triplets", "pre-train, filtered", "probe.triplets", "keep=labels"),
     ("chest", "first"): ("triplets", "pre-train", "probe.multitask", "first=True"),
-    ("chest", "joint, weight 0.3"): ("triplets", "joint", "probe.multitask", ""),
+    ("chest", "joint, weight 0.03"): ("triplets", "joint", "probe.multitask", "assessment_weight=0.03"),
 }  # fmt: skip
 COLUMNS = tuple(Gain.__annotations__)
 
@@ -248,9 +248,9 @@ def figure(datasets: list[str], path: Path) -> None:
 TITLES = {"enhance": "Melanoma, with scores by the crowd", "chest": "Pneumonia, with triplets by the crowd"}
 DRAWN = {
     "enhance": {"labels": "labels alone", "attributes": "+ attributes, estimated", "first": "attributes first",
-                "joint": "labels and attributes jointly", "asked": "+ attributes, asked of each lesion"},
+                "joint, weight 0.3": "labels and attributes jointly", "asked": "+ attributes, asked of each lesion"},
     "chest": {"labels": "labels alone", "metric": "in the triplets' metric", "first": "triplets first",
-              "joint": "labels and triplets jointly"},
+              "joint, weight 0.03": "labels and triplets jointly"},
 }  # fmt: skip
 
 

@@ -56,7 +56,7 @@ class Predictor:
         side = side_of(setup, facts.height or 1, facts.width or 1)
         try:
             if is_probe(setup):
-                answer = _probe_answer(run, setup, facts, sources, store, device, download)
+                answer = cls._of_probe(run, setup, facts, sources, store, device, download)
             else:
                 answer = cls._of_networks(run, setup, facts, side, sources, store)
         except UnknownName as error:
@@ -77,6 +77,20 @@ class Predictor:
             members = {"": 1.0}
         models = network_models(run, setup, facts, side, sources, store, members)
         return NetworkAnswer(models, list(members.values()), multi_label=_multi_label(facts))
+
+    @classmethod
+    def _of_probe(
+        cls, run: Run, setup: Setup, facts: DatasetFacts, sources: Sequence[Source], store: Store, device: str,
+        download: bool,
+    ) -> Any:  # fmt: skip
+        """The run's frozen encoders and the classifier that was fitted on them."""
+        from metamed.flows.heads import head_from
+
+        head = head_from(training.read_weights(store.artifact(run, "probe.safetensors")))
+        size = setting_of(setup)["image_size"]
+        weights = [find_weights(source, store, download=download) for source in sources]
+        encoders = [frozen(s, p, facts.n_channels, size, device) for s, p in zip(sources, weights, strict=True)]
+        return ProbeAnswer(encoders, head)
 
     @property
     def multi_label(self) -> bool:
@@ -174,15 +188,3 @@ def network_models(
         model.load_state_dict(state)
         models.append(model)
     return models
-
-
-def _probe_answer(
-    run: Run, setup: Setup, facts: DatasetFacts, sources: Sequence[Source], store: Store, device: str, download: bool
-) -> ProbeAnswer:
-    from metamed.flows.heads import head_from
-
-    head = head_from(training.read_weights(store.artifact(run, "probe.safetensors")))
-    size = setting_of(setup)["image_size"]
-    weights = [find_weights(source, store, download=download) for source in sources]
-    encoders = [frozen(s, p, facts.n_channels, size, device) for s, p in zip(sources, weights, strict=True)]
-    return ProbeAnswer(encoders, head)

@@ -25,6 +25,7 @@ FLOORS = """
 3  jobs
 3  experiments exams
 3  prediction
+3  embedding_prediction
 3  bag_prediction mask_prediction
 3  metalearner trust
 4  recommend exchange asking assessing collecting

@@ -9,6 +9,7 @@ from conftest import blobs
 
 from metamed.assessments import Triplets
 from metamed.dataset import Dataset
+from metamed.embedding_prediction import EmbeddingPredictor
 from metamed.errors import MetamedError, NotApplicable
 from metamed.experiments import run_setup
 from metamed.flows.similarity.metric import LinearMetric
@@ -180,3 +181,24 @@ def test_answers_that_are_not_believed_are_left_out(compared):
     assert len(said) < 300
     with pytest.raises(NotApplicable, match="one class for each image"):
         judged(both, np.arange(60), Believed("triplets", "labels"))
+
+
+@pytest.mark.parametrize("setup", [Setup("triplet", QUICK),
+                                   Setup("probe.metric", {"network": "small_cnn_16x2", "image_size": 28}, None,
+                                         ("random0.small_cnn_16x2",))])  # fmt: skip
+def test_a_kept_run_embeds_new_images(compared, setup, tmp_path):
+    store = Store.memory()
+    store.add(random_source("small_cnn_16x2", 0))
+    run = run_setup(setup, make_task(compared), compared, store, keep_weights=True, precision="fp32")
+    predictor = EmbeddingPredictor.of(run, store)
+    embedding = predictor(compared.images)
+    assert embedding.shape[0] == 60 and np.isfinite(embedding).all()
+    rows, answer = questions(compared.triplets)
+    with np.load(store.artifact(run, "predictions.npz")) as kept:
+        asked = kept["test_index"]
+        assert np.allclose(preferred(embedding, rows[asked]), kept["test"][:, 0], atol=5e-3)
+    table = predictor.as_csv(embedding).splitlines()
+    assert table[0].startswith("sample,x0,x1") and len(table) == 61
+    predictor.export(tmp_path / "model.safetensors")
+    with pytest.raises(MetamedError, match="no classes"):
+        _ = predictor.classes

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
+import torch
+from torch import nn
 
 from metamed.flows.networks import NETWORKS
 from metamed.methods import Believed, Choice, Float, Keep, Quality, Shape, method
@@ -31,8 +33,23 @@ class LinearMetric:
         self.matrix = (basis * np.sqrt(w) / scale).astype(np.float32)
         return self
 
+    def as_module(self) -> Embedded:
+        return Embedded(torch.from_numpy(np.asarray(self.mean, np.float32)), torch.from_numpy(self.matrix))
+
     def embed(self, x: np.ndarray) -> np.ndarray:
         return ((x - self.mean) @ self.matrix).astype(np.float32)
+
+
+class Embedded(nn.Module):
+    """Features B x D -> coordinates B x k, by a fitted metric."""
+
+    def __init__(self, mean: torch.Tensor, matrix: torch.Tensor):
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("matrix", matrix)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return (features - self.mean) @ self.matrix
 
 
 def principal_components(x: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:

@@ -186,7 +186,9 @@ def predict(
     device: o.DEVICE = None, images: o.IMAGES = None, download: o.DOWNLOAD = False,
 ):  # fmt: skip
     """Say of new images, or bags, what a kept run makes of them: a table (CSV) of class probabilities and predicted
-    classes; of a run that segments each class's share of the pixels, or the masks (--to masks.npz)."""
+    classes; of a run that segments each class's share of the pixels, or the masks (--to masks.npz); of one that
+    learned from triplets coordinates."""
+    from metamed.embedding_prediction import EmbeddingPredictor
     from metamed.experiments import run_of
     from metamed.prediction import Predictor
 
@@ -202,7 +204,7 @@ def predict(
     if kind == "segmentation":
         _predict_masks(common, run, given.read(dataset, images), to, evidence, options)
         return
-    predictor = Predictor.of(run, evidence, **options)
+    predictor = (EmbeddingPredictor if kind == "similarity" else Predictor).of(run, evidence, **options)
     data = given.read(dataset, images)
     answers = predictor(data.images)
     if remark := predictor.remark(data.images):

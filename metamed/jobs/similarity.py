@@ -68,7 +68,8 @@ def _metric(job: Job, split: Split, progress: Callable | None) -> Outcome:
     for part in (split.validation, split.test):
         index, positions = _asked(job, part)
         answers.append(_both(preferred(metric.embed(x[index]), positions)))
-    return Outcome(*answers, lambda: metric, {"precision": "fp32"}, features=new)
+    kept = {"probe.safetensors": training.weights_bytes(metric.as_module())} if job.keep_weights else {}
+    return Outcome(*answers, metric.as_module, {"precision": "fp32"}, kept, new)
 
 
 def _network(job: Job, split: Split, progress: Callable | None) -> Outcome:
