@@ -75,14 +75,26 @@ def _space(space: dict, defaults: dict) -> str:
 def method_docs() -> str:
     """Every method that ships with its hyperparameters."""
     from metamed.methods import described
-    from metamed.training import DEFAULTS, SPACE
+    from metamed.training import DEFAULTS, SPACE, segmentation
 
     parts = [HEAD]
     for kind, title in KINDS.items():
         found = described(kind).values()
         parts += [f"## {title}\n"] * bool(found)
         parts += [f"### `{m.name}`\n\n{m.description}\n\n{_space(m.space, m.defaults)}" for m in found]
-    return "\n".join([*parts, "## Training\n", _space(SPACE, DEFAULTS)])
+    parts += ["## Training\n", _space(SPACE, DEFAULTS)]
+    own = {name: domain for name, domain in segmentation.SPACE.items() if name not in SPACE}
+    changed = {name: SPACE[name] for name in SPACE if segmentation.DEFAULTS[name] != DEFAULTS[name]}
+    return "\n".join([*parts, "### Of segmenters\n", _space(own | changed, segmentation.DEFAULTS), segmentation_help()])
+
+
+def segmentation_help() -> str:
+    """What the parameters of segmenters mean, from where they are written."""
+    from inspect import getdoc
+
+    from metamed.training.segmentation import settings
+
+    return getdoc(settings).split("\n\n", 1)[1] + "\n"
 
 
 def between(text: str, start: str, end: str, new: str) -> str:

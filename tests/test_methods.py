@@ -89,11 +89,13 @@ def test_sampled_setups_lie_in_the_space(name):
 @pytest.mark.parametrize("name", sorted(methods()))
 def test_contract_of_every_method(name):
     from metamed import training
+    from metamed.jobs import way_of
 
     method = get_method(name)
     assert method.description and method.version >= 1
     assert all(re.fullmatch(r"[A-Za-z0-9_.]+", parameter) for parameter in method.space), "legal on OpenML"
-    assert not set(method.space) & set(training.SPACE), "one flat namespace"
+    added = training.SPACE if method.kind == "transfer" else way_of(method.kind).space
+    assert not set(method.space) & set(added), "one flat namespace"
     assert method.build.__module__.split(".")[2] == method.kind, "the folder is the kind"
 
 

@@ -1,5 +1,10 @@
 """Segmentation from end to end: networks, losses, patches, tiles, tasks, runs."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -259,3 +264,25 @@ def test_parameters_of_training_and_of_methods_have_different_names():
     names = set(DEFAULTS)
     assert not [name for name in METHOD_NAMES if names & set(METHODS[name].space)]
     assert not [name for name, m in methods("transfer").items() if names & set(m.space)]
+
+
+def test_a_bare_machine_can_segment():
+    """GPU nodes have the standard library, numpy, h5py, torch, torchvision and PIL."""
+    code = """
+import sys
+absent = ('pandas', 'platformdirs', 'sklearn', 'scipy', 'skimage', 'safetensors', 'monai', 'optuna', 'xgboost',
+          'openml', 'typer', 'rich', 'matplotlib')
+sys.modules.update(dict.fromkeys(absent))  # to import one is an error
+sys.path.insert(0, 'tests')
+from conftest import scenes
+from metamed.experiments import run_setup
+from metamed.records import Setup
+from metamed.store import Store
+from metamed.tasks import make_task
+data = scenes(12)
+for setup in (Setup('unet', {'epochs': 1, 'width': 8, 'depth': 1}), Setup('otsu_position')):
+    run = run_setup(setup, make_task(data), data, Store.memory(), device='cpu', threads=1)
+    assert run.error is None and run.score('hd95') >= 0, run.error
+"""
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
