@@ -21,7 +21,7 @@ from metamed.collecting.choosing import LEARN_EVERY, Chooser
 RESULTS = Path(__file__).parent / "results"
 TABLE = RESULTS / "collecting.csv"
 FACTS = ("images", "people", "strategy", "seed", "answers", "accuracy")
-IMAGES, STEPS, SEEDS = (40,), (50, 100, 150, 200, 300), 6
+IMAGES, STEPS, SEEDS = (40,), (50, 100, 150, 200, 300), 5
 PEOPLE = {"informed": (6.0,) * 5, "one in three guesses": (6.0, 6.0, 6.0, 6.0, 0.0, 0.0)}  # slopes
 HELD_OUT = 4000
 

@@ -14,7 +14,7 @@ CHECKS = option(float, "--checks", "Share of attention checks: one candidate is 
 REPEATS = option(float, "--repeats", "Share of questions asked again, sides drawn anew.", min=0, max=1)
 SHARED = option(float, "--shared", "Share of questions that everybody is asked.", min=0, max=1)
 CONDITIONS = option(str, "--conditions", "plain | points | game, or several with commas: people are spread over them.")
-AT_RANDOM = option(bool, "--at-random", "Choose questions at random instead of those that would teach most.")
+ADAPTIVE = option(bool, "--adaptive", "Choose new questions whose answers promise most, instead of drawing them.")
 AMONG = option(int, "--among", "Ask about this many of the images, evenly spread; 0: all.", min=0)
 CONFIDENCE = option(bool, "--confidence", "Ask after each answer how sure one is.")
 INSTRUCTION = option(str | None, "--instruction", "The question above the images.")
@@ -25,7 +25,7 @@ EXPORT = option(Path | None, "--export", "Write the answers as a table (CSV) and
 def collect(
     common: Common, dataset: o.DATASET, host: HOST = "localhost", port: PORT = 8080, study: STUDY = "first",
     questions: QUESTIONS = 100, checks: CHECKS = 0.05, repeats: REPEATS = 0.05, shared: SHARED = 0.1,
-    conditions: CONDITIONS = "plain", at_random: AT_RANDOM = False, among: AMONG = 0, confidence: CONFIDENCE = False,
+    conditions: CONDITIONS = "plain", adaptive: ADAPTIVE = False, among: AMONG = 0, confidence: CONFIDENCE = False,
     instruction: INSTRUCTION = None, key: KEY = None, images: o.IMAGES = None, export: EXPORT = None,
 ):  # fmt: skip
     """Ask people which images look alike, on a local web page; answers are kept in your store at once, each once."""
@@ -38,7 +38,7 @@ def collect(
         return
     words = {"instruction": instruction} if instruction else {}
     settings = collecting.Settings(questions, checks, repeats, shared, tuple(conditions.split(",")),
-                                   not at_random, among, confidence, **words)  # fmt: skip
+                                   adaptive, among, confidence, **words)  # fmt: skip
     if host not in LOOPBACK:
         common.say("other machines can see these images: give the address, with its key, to nobody else. It is not "
                    "encrypted; put a server that speaks HTTPS before it where strangers share the network")  # fmt: skip

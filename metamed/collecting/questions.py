@@ -25,7 +25,8 @@ class Settings:
 
     questions: to each person. checks, repeats, shared: share of them that show the anchor itself as a candidate, that
     were asked before, that everybody is asked. conditions: of GAMIFIED; people are spread over them. among: images that
-    are asked about, evenly spread; 0 for all. confidence: is it asked for?
+    are asked about, evenly spread; 0 for all. adaptive: are new questions chosen, or drawn at random? confidence: is it
+    asked for?
     """
 
     questions: int = 100
@@ -33,7 +34,7 @@ class Settings:
     repeats: float = 0.05
     shared: float = 0.1
     conditions: tuple[str, ...] = ("plain",)
-    adaptive: bool = True
+    adaptive: bool = False
     among: int = 0
     confidence: bool = False
     instruction: str = "Which of the two images below looks more like the one above?"
