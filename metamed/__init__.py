@@ -13,12 +13,13 @@ if (Path(__file__).parent.parent / "flows" / "blocks.py").exists():
 
 _ROOMS = {
     "dataset": ("Dataset", "Card"),
-    "assessments": ("Triplets", "Ratings"),
+    "assessments": ("Triplets", "Ratings", "Rankings"),
     "crowd": ("annotator_quality", "embed", "keep_reliable"),
     "records": ("Setup", "Task", "Run", "Source", "Recommendation"),
     "errors": ("MetamedError",),
     "methods": ("methods", "sample_setups"),
-    "readers": ("read",),
+    "readers": ("read", "read_assessments"),
+    "assessing": ("assess",),
     "metafeatures": ("extract", "extract_pair", "feature_names"),
     "metafeatures.extractor": ("MetaFeatureExtractor",),
     "store": ("Store",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import secrets
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -37,7 +38,13 @@ def collect(dataset: Dataset, store: Store, settings: Settings, *, study: str = 
     dataset has no pixels, MissingExtra without a web server.
     """
     application, key = _application(dataset, store, settings, study, host, key)
-    serving.serve(application, host, port, lambda address: ready(address + (f"/?key={key}" if key else "/")))
+    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)  # what others may call it
+
+    def told(address: str) -> None:
+        where = f"[{name}]" if ":" in name else name
+        ready(f"http://{where}:{address.rpartition(':')[2]}/?key={key}" if key else f"{address}/")
+
+    serving.serve(application, host, port, told)
 
 
 @contextmanager
