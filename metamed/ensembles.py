@@ -49,8 +49,11 @@ def ensemble(
     """The ensemble of runs of one task on `dataset`, by the predictions that the store has; how: one of `HOW`.
 
     measure: the task's own if None. Raises MetamedError for runs of several tasks, NotApplicable where no run has
-    predictions.
+    predictions of classes.
     """
+    if dataset.target is None:
+        raise NotApplicable(f"{dataset.name}: an ensemble averages probabilities of samples, which {dataset.kind} runs "
+                            "do not keep")  # fmt: skip
     runs = {run.id: run for run in runs if run.error is None}
     tasks = {run.task for run in runs.values()}
     if len(tasks) > 1:

@@ -11,6 +11,7 @@ import torch
 from conftest import scenes
 
 from metamed.dataset import ArrayImages, Dataset
+from metamed.ensembles import ensemble
 from metamed.errors import NotApplicable
 from metamed.experiments import run_setup
 from metamed.flows.segmentation.landmarks import otsu, pixel_features
@@ -258,6 +259,12 @@ def test_robustness_is_measured_on_masks_too():
     data = scenes()
     run = run_setup(Setup("otsu_position"), make_task(data), data, Store.memory(), robust=True)
     assert {"dice@noise", "dice@blur", "dice@confounder"} <= set(run.evaluations)
+
+
+def test_masks_are_not_averaged():
+    data = scenes()
+    with pytest.raises(NotApplicable, match="scenes: an ensemble averages probabilities of samples"):
+        ensemble([], data, Store.memory())
 
 
 def test_parameters_of_training_and_of_methods_have_different_names():
