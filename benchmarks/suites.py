@@ -215,7 +215,10 @@ OTHER_ENCODERS = tuple(  # what frozen networks see that were trained to classif
     for source in (made("ham10000_derm", "mobilenet"), made("brain_tumor_mri", "mobilenet"),
                    made("flowers5", "mobilenet"), RANDOM_MOBILE[0])
 )  # fmt: skip
-SEGMENTER_VARIANTS = tuple(
+SEGMENTER_VARIANTS = (
+    Setup("unet_encoder", {"decoder_width": 8, "encoder_factor": 0.1} | TUNE, "finetune", (IMAGENET,)),
+    Setup("lraspp", {"encoder_factor": 0.1} | TUNE, "finetune", (IMAGENET,)),
+) + tuple(
     Setup("unet", {"width": 8} | SCRATCH | variant)
     for variant in ({"loss": "ce"}, {"loss": "tversky"}, {"class_weights": "balanced"}, {"loss": "dice"},
                     {"loss": "focal"}, {"residual": True, "attention": True}, {"norm": "instance"},
