@@ -116,6 +116,8 @@ def test_a_run_is_examined_on_its_own_test_bags(data, store, examined):
     assert e.values["bag_consistency"] > 0.55 and e.values["stability"] > 0.5 and np.isfinite(e.values["agreement"])
     text = as_text(e)
     assert all(name in text for name in TRUST) and "true AUC is" in text and "Expected AUC of the instances" in text
+    assert set(e.panel) == {*PANEL} - {"miles"} and all(0.3 < v <= 1 for v in e.panel.values())
+    assert "other variants on these bags: " in text
     plain = json.loads(json.dumps(as_dict(e)))
     assert plain["expected_instance_auc"]["low"] <= plain["expected_instance_auc"]["value"]
     again = examine(run, data, store, resamplings=2, seeds=1, device="cpu")

@@ -15,19 +15,21 @@ from metamed.training.mil import Bags
 from metamed.trust.judging import RESAMPLINGS, SEEDS, Fit, judge
 from metamed.trust.known import Expectation, expected_auc
 from metamed.trust.learning import PANEL, Learn, learner
-from metamed.trust.measures import TRUST, Trust, measure
+from metamed.trust.measures import TRUST, Trust, measure, value_of
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What was examined and what came out. truth: the true AUC of the instances where the dataset knows their classes,
-    else NaN; no measure looked at it."""
+    """What was examined and what came out. panel: `bag_consistency` of the other variants on the same bags, the measure
+    that ranks models best. truth: the true AUC of the instances where the dataset knows their classes, else NaN; no
+    measure looked at it."""
 
     setup: Setup
     n_train: int
     n_test: int
     n_instances: int
     found: tuple[Trust, ...]
+    panel: dict[str, float]
     truth: float
 
     @property
@@ -59,21 +61,25 @@ def examine(
     train = np.sort(np.array(task.folds[0].train + task.folds[0].validation))
     test = np.array(task.folds[0].test)
     places = None if dataset.coordinates is None else [dataset.coordinates[bags.members(b)] for b in range(len(bags))]
-    others = _panel([name for name in panel if name != setup.method], dataset, bags, store, device)
+    names = [name for name in panel if name != setup.method]
+    others = _panel(names, dataset, bags, store, device)
     judged = judge(_learned(bags, learn, dataset), [bags[b] for b in range(len(bags))], dataset.target, train, test,
                    others=others, coordinates=places, resamplings=resamplings, seeds=seeds, seed=run.seed)  # fmt: skip
     truth = float("nan")
     if dataset.instance_target is not None:
         known = np.concatenate([dataset.instance_target[bags.members(b)] for b in test])
         truth = binary_auc(known[known >= 0] > 0, judged.scores[known >= 0])
-    return Examination(setup, len(train), len(test), len(judged.scores), tuple(measure(judged, seed=run.seed)), truth)
+    beside = {name: value_of("bag_consistency", replace(judged, scores=scores))
+              for name, scores in zip(names, judged.others, strict=False)}  # fmt: skip
+    found = tuple(measure(judged, seed=run.seed))
+    return Examination(setup, len(train), len(test), len(judged.scores), found, beside, truth)
 
 
 def as_dict(e: Examination) -> dict:
     """What `metamed trust --json` prints."""
     return {"setup": e.setup.label, "train_bags": e.n_train, "test_bags": e.n_test, "instances": e.n_instances,
             "measures": {t.measure: {"value": t.value, "low": t.low, "high": t.high} for t in e.found},
-            "expected_instance_auc": asdict(e.expected), "true_instance_auc": e.truth}  # fmt: skip
+            "panel": e.panel, "expected_instance_auc": asdict(e.expected), "true_instance_auc": e.truth}  # fmt: skip
 
 
 def as_text(e: Examination) -> str:
@@ -86,6 +92,9 @@ def as_text(e: Examination) -> str:
         value = f"{t.value:5.2f} {interval}" if np.isfinite(t.value) else "    – " + " " * 14
         meaning, _, _ = TRUST[t.measure].description.partition(". ")
         lines.append(f"{t.measure:{width}}  {value}  {meaning}")
+    if e.panel:
+        others = ", ".join(f"{name} {v:.2f}" for name, v in sorted(e.panel.items(), key=lambda item: -item[1]))
+        lines.append(f"bag_consistency of other variants on these bags: {others}")
     lines.append(e.expected.sentence)
     if np.isfinite(e.truth):
         lines.append(f"The instances' classes are known here: their true AUC is {e.truth:.3f}.")

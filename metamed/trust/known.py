@@ -47,7 +47,8 @@ class Expectation:
     def sentence(self) -> str:
         between = f"nine of ten between {self.low:.2f} and {self.high:.2f}"
         return (f"Expected AUC of the instances: {self.value:.2f}, {between} (from {self.models} models on "
-                f"{self.families} families of sets whose instances are known)")  # fmt: skip
+                f"{self.families} families of sets whose instances are known: the measures order models of a set, but "
+                "hardly tell how good the best one is)")  # fmt: skip
 
 
 def expected_auc(values: Mapping[str, float], predictors: Sequence[str] = PREDICTORS) -> Expectation:

@@ -61,12 +61,17 @@ def measure(
     rng, found = np.random.default_rng(seed), []
     draws = [_draw(judged, rng) for _ in range(bootstraps)]
     for name in names or TRUST:
-        value = _value(TRUST[name], judged, np.arange(len(judged.members)))
+        value = value_of(name, judged)
         drawn = [_value(TRUST[name], judged, draw) for draw in draws] if np.isfinite(value) else []
         drawn = [v for v in drawn if np.isfinite(v)]
         low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(drawn) > 1 else (np.nan, np.nan)
         found.append(Trust(name, value, float(low), float(high)))
     return found
+
+
+def value_of(name: str, judged: Judged) -> float:
+    """One measure over all bags; NaN where it is not defined."""
+    return _value(TRUST[name], judged, np.arange(len(judged.members)))
 
 
 def _draw(judged: Judged, rng: np.random.Generator) -> np.ndarray:
