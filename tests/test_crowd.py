@@ -5,10 +5,21 @@ import pytest
 
 import metamed
 from metamed.assessments import Triplets
+from metamed.crowd import embedding, sampling
 from metamed.crowd.answers import usable
 from metamed.crowd.likelihood import COMPILED, likelihood
 from metamed.crowd.model import Model
 from metamed.errors import NotApplicable, ReadError
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _short():
+    """One short chain: enough for so few images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "CHAINS", 1)
+        patch.setattr(embedding, "ROUNDS", 0)  # as few as there may be
+        yield
+
 
 PEOPLE = ("careful", "careless", "guesser", "right-hander", "inverter")
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from benchmarks import speed
 from benchmarks.speed.timing import BARS
 
-for part in ("starting", "images", "files", "tables", "volumes", "learning", "training", "bags"):
+for part in ("starting", "images", "files", "tables", "volumes", "learning", "training", "bags", "triplets"):
     import_module(f"benchmarks.speed.{part}")
 
 

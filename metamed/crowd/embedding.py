@@ -12,11 +12,12 @@ from metamed.crowd.answers import Answers, usable
 from metamed.crowd.fitting import most_probable, peak
 from metamed.crowd.model import ALIKE, Model
 from metamed.crowd.quality import Quality, asked, described, quality_of
-from metamed.crowd.sampling import draw
+from metamed.crowd.sampling import draw, draw_chains
 
 FEW = 25  # answers per coordinate below which the average over the posterior beats its peak (docs/crowd.md)
 LARGE = 30_000  # answers from which sampling takes minutes
 AROUND = 200  # rounds of sampling around the peak, for the quality of annotators
+ROUNDS = 1_500_000  # of sampling, times answers: some seconds
 KEPT = 300  # samples; more change predictions in the third digit
 DREAMT = 100_000  # questions answered by samples, from which one embedding is made
 
@@ -62,19 +63,21 @@ def embed(
     model = Model(answers if annotators else answers.pooled(), dimensions)
     rng = np.random.default_rng(seed)
     few = len(answers) < min(FEW * int(answers.judged.sum()) * dimensions, LARGE)
-    vectors = _spaced(draw(model, model.random(rng), rng)) if few else peak(model, rng)[None]
+    vectors = draw_chains(model, rng, _rounds(model)) if few else peak(model, rng)[None]
+    vectors = vectors[:: -(-len(vectors) // KEPT)]
     samples = np.array([model.position(vector) for vector in vectors], np.float32)
     positions = _one(samples, rng) if few else model.position(vectors[0])
     quality = {}
     if annotators:
-        around = vectors if few else _spaced(draw(model, vectors[0], rng, AROUND, AROUND, tempered=False))
+        around = vectors if few else draw(model, vectors[0], rng, AROUND, tempered=False)
         quality = described(triplets, answers, _qualities(model, around))
     unjudged = np.where(answers.judged, 0, np.nan)[:, None]
     return Embedding(positions + unjudged, samples, quality, "posterior" if few else "most probable", found)
 
 
-def _spaced(vectors: np.ndarray) -> np.ndarray:
-    return vectors[:: -(-len(vectors) // KEPT)]
+def _rounds(model: Model) -> int:
+    """Of each chain: the fewer answers, the wider the posterior, and the cheaper a round."""
+    return int(np.clip(ROUNDS / len(model.answers), 300, 700))
 
 
 def _qualities(model: Model, vectors: np.ndarray) -> np.ndarray:

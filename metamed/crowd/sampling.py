@@ -9,25 +9,35 @@ import numpy as np
 
 from metamed.crowd.model import Model
 
-WARM_UP, DRAWS = 600, 600
 STEPS = 15  # leapfrog steps of a round, at most
 ACCEPTED = 0.8  # of rounds: the step is adapted to it while warming up
+CHAINS = 3
+CLEARLY = 15.0  # of log density, between the means of chains: several times their error
 COLDEST = 0.1  # how much answers count at first: the vector then finds its region before its place
 
 
-def draw(
-    model: Model, start: np.ndarray, rng: np.random.Generator, warm_up: int = WARM_UP, draws: int = DRAWS, tempered=True
-) -> np.ndarray:
-    """Vectors drawn one after the other, (draws, size), from `start`, which is forgotten if the warm-up is tempered."""
-    vector, log_step, kept = start, np.log(0.1), np.empty((draws, model.size))
-    for k in range(warm_up + draws):
-        weight = min(1.0, COLDEST + (1 - COLDEST) * k / (warm_up / 2)) if tempered else 1.0
+def draw(model: Model, start: np.ndarray, rng: np.random.Generator, rounds: int, tempered: bool) -> np.ndarray:
+    """Vectors drawn one after the other, (rounds, size), after as many of warming up.
+
+    tempered: answers count little at first; where it starts is then forgotten.
+    """
+    vector, log_step, kept = start, np.log(0.1), np.empty((rounds, model.size))
+    for k in range(2 * rounds):
+        weight = min(1.0, COLDEST + (1 - COLDEST) * 2 * k / rounds) if tempered else 1.0
         vector, accepted = _round(model, vector, np.exp(log_step), weight, rng)
-        if k < warm_up:
-            log_step += (accepted - ACCEPTED) * (0.1 if k < warm_up // 2 else 0.03)
+        if k < rounds:
+            log_step += (accepted - ACCEPTED) * (0.1 if k < rounds // 2 else 0.03)
         else:
-            kept[k - warm_up] = vector
+            kept[k - rounds] = vector
     return kept
+
+
+def draw_chains(model: Model, rng: np.random.Generator, rounds: int) -> np.ndarray:
+    """Vectors from CHAINS tempered beginnings, one chain after the other, without chains that were caught in a region
+    of clearly lower density."""
+    chains = [draw(model, model.random(rng), rng, rounds, tempered=True) for _ in range(CHAINS)]
+    height = np.array([np.mean([model.density(vector)[0] for vector in chain[::10]]) for chain in chains])
+    return np.concatenate([chain for chain, own in zip(chains, height, strict=True) if own > height.max() - CLEARLY])
 
 
 def _round(model: Model, vector: np.ndarray, step: float, weight: float, rng: np.random.Generator):
