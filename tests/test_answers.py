@@ -93,6 +93,8 @@ def test_numbers_within_groups_and_platforms(tmp_path):
     assert len(set(found.ratings.annotator)) == 6
     assert set(found.ratings.annotator[~found.ratings.persistent]) == {"mturk/1", "mturk/2"}
     assert any(note.startswith("2 of 6 annotators are slots (mturk/1, mturk/2)") for note in found.notes)
+    text = text.replace("mturk", "Hamtramck hospital")  # holds the letters of a platform, and is none
+    assert read_table(table(tmp_path, text)).ratings.persistent.all()
 
 
 def test_rankings(tmp_path):

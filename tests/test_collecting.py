@@ -195,14 +195,14 @@ def test_questions_drawn_are_different_and_even():
 def test_what_is_known_is_not_worth_asking():
     rng, position = np.random.default_rng(0), np.random.default_rng(1).normal(size=(12, 2))
     chooser = Chooser(np.arange(12))
-    answers = simulated(chooser, position, 300, rng)
+    answers = simulated(chooser, position, 200, rng)
     chooser.learn(answers, wait=True)
     rows = chooser.draw(rng, 2000)
     distance = np.linalg.norm(position[rows[:, [0]]] - position[rows[:, 1:]], axis=2)
     clear = np.abs(distance[:, 0] - distance[:, 1])
     worth = chooser.worth(rows)
     assert worth[clear > 2].mean() < worth[clear < 0.5].mean() / 2 and (worth >= -1e-9).all()
-    assert chooser.due(len(answers)) is False and chooser.due(len(answers) + 30)
+    assert chooser.due(len(answers)) is False and chooser.due(len(answers) + 25)
     assert Chooser(np.arange(12), adaptive=False).due(10**6) is False
 
 

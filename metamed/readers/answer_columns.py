@@ -39,7 +39,7 @@ COLUMNS = {
 _SIDES = {"left": 0, "l": 0, "0": 0, "a": 0, "right": 1, "r": 1, "1": 1, "b": 1}
 _MOST_GRADES = 20  # distinct numbers in a column of a wide table that is taken for an attribute's scores
 _INDEX = re.compile(r"[ivx]+|\d{1,3}|[a-h]", re.I)  # what numbers a column instead of naming a person
-_PLATFORMS = re.compile(r"mturk|amt|mechanical|crowd|prolific|appen|toloka|figure.?eight", re.I)
+_PLATFORMS = re.compile(r"(?<![a-z])(m.?turk|amt|crowd\w*|prolific|appen|toloka|figure.?eight)(?![a-z])", re.I)
 _NOBODY = {"", "?", "na", "nan", "none", "unknown", "anonymous"}
 
 
