@@ -33,11 +33,23 @@ def draw(model: Model, start: np.ndarray, rng: np.random.Generator, rounds: int,
 
 
 def draw_chains(model: Model, rng: np.random.Generator, rounds: int) -> np.ndarray:
-    """Vectors from CHAINS tempered beginnings, one chain after the other, without chains that were caught in a region
-    of clearly lower density."""
+    """Vectors from CHAINS tempered beginnings, one chain after the other, without chains that were caught.
+
+    A mirrored world, in which those who are right count as inverters, explains few answers about as well: chains in
+    which most answers are by inverters are left out where there are others. So are those of clearly lower density.
+    """
     chains = [draw(model, model.random(rng), rng, rounds, tempered=True) for _ in range(CHAINS)]
     height = np.array([np.mean([model.density(vector)[0] for vector in chain[::10]]) for chain in chains])
+    upright = np.array([_upright(model, chain) for chain in chains])
+    height[~upright] -= np.inf if upright.any() else 0
     return np.concatenate([chain for chain, own in zip(chains, height, strict=True) if own > height.max() - CLEARLY])
+
+
+def _upright(model: Model, chain: np.ndarray) -> bool:
+    """Whether more answers are by annotators with positive slopes than by others."""
+    count = np.bincount(model.answers.annotator, minlength=len(model.answers.names))
+    slope = np.mean([model.traits(vector[model.coordinates :])[0][:, 0] for vector in chain[::10]], axis=0)
+    return bool(count @ slope > 0)
 
 
 def _round(model: Model, vector: np.ndarray, step: float, weight: float, rng: np.random.Generator):
