@@ -282,6 +282,8 @@ SUITES = {
     # Ten folds, five times over, as published figures of the classic variants are made.
     "bags_ten": _bags("bags_ten", LITERATURE, bag_setups(*CLASSICS), (0, 1), "10-fold"),
     "bags_ten_again": _bags("bags_ten_again", LITERATURE, bag_setups(*CLASSICS), (2, 3, 4), "10-fold"),
+    "bags_ten_networks": _bags("bags_ten_networks", LITERATURE, bag_setups(*BAG_NETWORKS[:1], *BAG_NETWORKS[2:5]),
+                               procedure="10-fold"),
     "bags_again": _bags("bags_again", SMALL_BAGS, VARIANTS, (1, 2)),
     "bags_nuclei_again": _bags("bags_nuclei_again", NUCLEI, ON_IMAGES, (1, 2)),
     "bags_eyes": _bags("bags_eyes", NUCLEI, OTHER_EYES, (0, 1, 2)),
