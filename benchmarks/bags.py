@@ -196,17 +196,17 @@ def parts(runs: Runs) -> dict[str, str]:
     large = complete(table, [d for d in features if d not in known])
     by_list, anyone, hindsight = regret(table, known)
     compared, theirs = literature(runs), milpy(runs)
-    repeats = {len(v) for (s, d, p), v in runs.auc.items() if p == FOLDS and d in known and not s.sources}
+    times = {len(v) for (s, d, p), v in runs.auc.items() if p == FOLDS and d in known and not s.sources}
     gaps = [ours - other for _, _, ours, other, _ in theirs]
     near = sum(abs(o - t) <= 2 * max(sd, (t * (1 - t) / BAGS.get(d, 200)) ** 0.5) for _, d, o, t, sd in theirs)
     return {
         "scores": scores_table(table, known),
         "large": scores_table(table, large),
         "images": scores_table(runs.table(IMAGES), list(IMAGES)),
-        "regret": f"On these {len(known)} sets of {len({FAMILIES.get(d, d) for d in known})} families, in "
-                  f"{' to '.join(map(str, sorted({min(repeats), max(repeats)})))} repetition(s): the variant that ranks "
-                  f"best on the other families loses {by_list:.3f} AUC to the best one of a set, a variant taken at "
-                  f"random {anyone:.3f}, and the best single variant, known only with hindsight, {hindsight:.3f}.",
+        "regret": f"On these {len(known)} sets of {len({FAMILIES.get(d, d) for d in known})} families (repetitions: "
+                  f"{' to '.join(map(str, sorted({min(times), max(times)})))}), the variant that ranks best on the other "
+                  f"families loses {by_list:.3f} AUC to the best one of a set, a variant taken at random {anyone:.3f}, "
+                  f"and the best single variant, known only with hindsight, {hindsight:.3f}.",
         "literature": literature_table(runs),
         "agreement": f"{sum(c[-1] for c in compared)} of {len(compared)} figures agree. Of the toolbox MILpy's "
                      f"{len(theirs)} accuracies for the classics that both have, {near} agree; ours are "
