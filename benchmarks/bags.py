@@ -204,8 +204,8 @@ def parts(runs: Runs) -> dict[str, str]:
         "large": scores_table(table, large),
         "images": scores_table(runs.table(IMAGES), list(IMAGES)),
         "regret": f"On these {len(known)} sets of {len({FAMILIES.get(d, d) for d in known})} families (repetitions: "
-                  f"{' to '.join(map(str, sorted({min(times), max(times)})))}), the variant that ranks best on the other "
-                  f"families loses {by_list:.3f} AUC to the best one of a set, a variant taken at random {anyone:.3f}, "
+                  f"{' to '.join(map(str, sorted({min(times), max(times)})))}), the variant that ranks best on the "
+                  f"other families loses {by_list:.3f} AUC to the best one of a set, a variant at random {anyone:.3f}, "
                   f"and the best single variant, known only with hindsight, {hindsight:.3f}.",
         "literature": literature_table(runs),
         "agreement": f"{sum(c[-1] for c in compared)} of {len(compared)} figures agree. Of the toolbox MILpy's "
