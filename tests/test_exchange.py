@@ -14,13 +14,15 @@ from metamed.dataset import Card, Dataset, Split
 from metamed.errors import MetamedError, NotApplicable, PublishError, ReadError
 from metamed.exchange.client import Server, find_server
 from metamed.exchange.entities import make_flow, settings_of, setup_from
+from metamed.exchange.measuring import Fold, measured, read_predictions, right, undecided
 from metamed.exchange.metatables import MetaTable, read_metatable
 from metamed.exchange.outgoing import make_plan
 from metamed.exchange.parts import folds_of, part_words
 from metamed.exchange.reading import read_table
 from metamed.exchange.retrieve import opaque
-from metamed.exchange.runs import measured_again, read_record, record_json, run_document, server_measures
+from metamed.exchange.runs import read_record, record_json, run_document, server_measures
 from metamed.exchange.tables import make_table
+from metamed.measures import evaluate
 from metamed.records import Run, Setup, Source, Task
 from metamed.splits import crossvalidation, folds
 from metamed.store import Store
@@ -247,13 +249,32 @@ def test_anybodys_predictions_are_measured_as_ours():
     run = add_run(store, data)
     (parcel,) = make_plan(store).parcels
     text = parcel.files["predictions"][1].decode()
-    evaluations, right = measured_again(text)
+    found = read_predictions(text)
+    evaluations = measured(found)
     for name in ("auc", "accuracy", "balanced_accuracy", "log_loss", "kappa", "calibration_error"):
         assert evaluations[name] == pytest.approx(run.evaluations[name], abs=0.02), "stored with three digits"
-    assert right == pytest.approx(run.evaluations["accuracy"])
+    assert right(found) == pytest.approx(run.evaluations["accuracy"])
     for damage in ("", text.replace("confidence.", "certainty."), text.replace("@DATA", "@DATA\n1,2")):
         with pytest.raises(ReadError, match="predictions without probabilities"):
-            measured_again(damage)
+            read_predictions(damage)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 4), st.sampled_from([0.3, 1.0, 6.0, 30.0]))
+@settings(max_examples=60, deadline=None)
+def test_what_rounding_may_change_is_known(seed, classes, sharpen):
+    """Small folds of networks that are sure of nothing or of everything: two bytes a probability make ties."""
+    rng = np.random.default_rng(seed)
+    truth = np.arange(4 * classes) % classes
+    p = rng.dirichlet(np.ones(classes), len(truth)) ** sharpen + 1e-12
+    p = (p / p.sum(1, keepdims=True) if seed % 2 else np.full(p.shape, 1 / classes) + 1e-4 * p).astype(np.float32)
+    stored = p.astype(np.float16).astype(float)
+    for kept in (stored, stored / stored.sum(1, keepdims=True)):
+        fold = Fold(truth, kept, kept.argmax(1))
+        exact, by = evaluate("classification", truth, p), undecided([fold])
+        for name, (slack,) in by.items():
+            assert abs(exact[name] - measured([fold])[name][0]) <= slack + 1e-9, name
+    decided = Fold(truth, np.eye(classes)[truth] * 0.6 + 0.1, truth)
+    assert undecided([decided]) == {"auc": (0.0,), "accuracy": (0.0,), "balanced_accuracy": (0.0,)}
 
 
 def test_the_record_of_a_run_comes_back_in_full_precision():

@@ -83,9 +83,9 @@ def wrong_masks(data: Dataset, samples: np.ndarray, seed: int) -> np.ndarray:
     return np.stack([np.roll(data.masks[i], 1 + (i + seed) % 3, axis=i % 2) for i in samples])
 
 
-def add_masks(store: Store, data: Dataset, setup: Setup = UNET, seed: int = 0) -> Run:
+def add_masks(store: Store, data: Dataset, setup: Setup = UNET, seed: int = 0, task: Task | None = None) -> Run:
     """A run as training leaves it: masks in bytes, and measures of whole masks."""
-    task, arrays, scores = make_task(data), {}, {}
+    task, arrays, scores = task or make_task(data), {}, {}
     for part, prefix in (("validation", "validation_"), ("test", "")):
         samples = np.array(getattr(task.folds[0], part))
         said, truth = wrong_masks(data, samples, seed), np.stack([data.masks[i] for i in samples])
@@ -325,6 +325,28 @@ def test_bags_on_the_servers_own_folds_go_out_and_come_back(house, k):
     (run,) = there.runs()
     assert run.evaluations == here.get(run.id).evaluations and len(run.evaluations["auc"]) == k
     assert there.get(run.task) == here.get(run.task)
+
+
+def test_small_folds_of_an_unsure_network_come_back_though_rounding_makes_ties(house):
+    here, there = Store.memory(), Store.memory()
+    data = bags(40)
+    for seed in range(3):
+        add_run(here, data, BAGS, seed, task=make_task(data, procedure="10-fold"), sharpen=0.002)
+    outcome = publish(here)
+    assert outcome.sent == 3 and outcome.differences == []
+    assert retrieve(there).left_out == {}
+    same_evidence(here, there)
+
+
+def test_a_learning_curve_is_a_row_of_tasks(house):
+    here, there, data = Store.memory(), Store.memory(), scenes(40, 16)
+    for size in (10, 20, None):
+        add_masks(here, data, task=make_task(data, size=size))
+    outcome = publish(here)
+    assert outcome.sent == 3 and outcome.differences == []
+    assert len(house[1].entities("task")) == 3 and retrieve(there).new == 3
+    assert {there.get(run.task).size for run in there.runs()} == {10, 20, None}
+    same_evidence(here, there)
 
 
 def test_what_a_server_says_of_pixels_is_dice_on_them_and_overlap_goes_along(house):

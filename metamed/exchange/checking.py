@@ -8,8 +8,9 @@ from dataclasses import replace
 from metamed.errors import PublishError
 from metamed.exchange.client import Document, Server
 from metamed.exchange.entities import Flow, settings_of
+from metamed.exchange.measuring import Scores, measured, read_predictions, undecided
 from metamed.exchange.outgoing import JACCARD, Parcel
-from metamed.exchange.runs import KEY_TAG, measured_again, server_measures
+from metamed.exchange.runs import KEY_TAG, server_measures
 from metamed.exchange.tables import Publishable, Table
 from metamed.records import Run
 from metamed.splits import PROCEDURES
@@ -90,24 +91,29 @@ def run(server: Server, number: int, parcel: Parcel, task: int, flow: int, measu
 def contradictions(what: str, run: Run, predictions: bytes, n_classes: int | None, shown: Document,
                    known: Iterable[str] = ()) -> list[str]:  # fmt: skip
     """Where a run's own scores, those of its predictions and the server's evaluation of these do not agree."""
-    measured, _ = measured_again(predictions.decode("utf-8", "replace"))
-    found = scores(what, server_measures(replace(run, evaluations=measured), n_classes, known), shown)
-    for name in ("auc", "accuracy", "balanced_accuracy"):
-        for fold, (said, is_) in enumerate(zip(run.evaluations.get(name, ()), measured.get(name, ()), strict=False)):
-            if abs(said - is_) > ROUNDING:
+    folds = read_predictions(predictions.decode("utf-8", "replace"))
+    again, leeway = measured(folds), undecided(folds)
+    theirs, theirs_leeway = (server_measures(replace(run, evaluations=of), n_classes, known) for of in (again, leeway))
+    found = scores(what, theirs, shown, theirs_leeway)
+    for name, slack in leeway.items():
+        pairs = zip(run.evaluations.get(name, ()), again.get(name, ()), slack, strict=False)
+        for fold, (said, is_, by) in enumerate(pairs):
+            if abs(said - is_) > max(ROUNDING, by):
                 found.append(f"{what}: {name} of fold {fold} is {said:.6g} by the run and {is_:.6g} by its predictions")
     return found
 
 
-def scores(what: str, wanted: dict[str, tuple[float, ...]], shown: Document) -> list[str]:
-    """Only what the server shows by fold: it evaluates on its own, some of it later."""
+def scores(what: str, wanted: Scores, shown: Document, leeway: Scores | None = None) -> list[str]:
+    """Only what the server shows by fold: it evaluates on its own, some of it later. leeway: by how much rounding may
+    have changed the scores of a fold."""
     found = []
     for entry in as_list((shown.get("output_data") or {}).get("evaluation")):
         name, fold = entry.get("name"), entry.get("@fold")
         if name not in wanted or fold is None or entry.get("value") is None or int(fold) >= len(wanted[name]):
             continue
         ours, theirs = wanted[name][int(fold)], float(entry["value"])
-        if not abs(ours - theirs) <= TOLERANCE:
+        by = (leeway or {}).get(name, ())
+        if not abs(ours - theirs) <= max(TOLERANCE, by[int(fold)] if by else 0):
             found.append(f"{what}: {name} of fold {fold} is {theirs:.6g} there and {ours:.6g} here")
     return found
 

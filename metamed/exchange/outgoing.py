@@ -18,10 +18,10 @@ from metamed.exchange.entities import (
     study_document,
     task_document,
 )
+from metamed.exchange.measuring import Scores
 from metamed.exchange.metatables import MetaTable
 from metamed.exchange.runs import (
     RECORD,
-    Scores,
     environment_of,
     overlap,
     predictions_arff,
@@ -129,7 +129,10 @@ class Plan:
                          "procedure" if len(table.beyond) else ""))  # fmt: skip
         lines += [f"  dataset {t.name}: {len(t.values)} numbers" for t in self.metatables]
         lines += [f"  flow {flow.name}: {len(flow.parameters)} parameters" for flow in self.flows.values()]
-        words = sorted({word for p in self.parcels for word in environment_of(p.run).values()})
+        found: dict[str, set[str]] = {}
+        for name, word in (item for p in self.parcels for item in environment_of(p.run).items()):
+            found.setdefault(name, set()).add(word)
+        words = [f"{name} {' / '.join(sorted(of)) if len(of) < 4 else '...'}" for name, of in sorted(found.items())]
         lines += [f"  run: settings, scores, predictions by row, seed, seconds, environment ({', '.join(words)})"]
         more = sorted({name for t in self.tables.values() for name in t.more})
         lines.append(f"also, as asked for: {', '.join(more)} of every image" if more else
@@ -216,7 +219,7 @@ class _Planner:
                 labels = read_labels(self.store.artifact(task.digest, labels_file(task.kind)))
                 self.tables[id] = make_table(task, facts, labels, self.columns.get(task.digest))
             except UnknownName:
-                why = "the labels of its dataset are not in this store (add the dataset, or run something on it)"
+                why = "the labels of its dataset are not in this store (run something on it, or pass it to Store.add)"
                 self.tables[id] = NotApplicable(why)
             except NotApplicable as why:
                 self.tables[id] = why

@@ -14,9 +14,10 @@ from metamed.exchange import checking
 from metamed.exchange.checking import as_list
 from metamed.exchange.client import Document, Refusal, Server, find_server
 from metamed.exchange.entities import CLASSIFICATION, setup_from
+from metamed.exchange.measuring import Scores, measured, read_predictions, right
 from metamed.exchange.metatables import read_metatable
 from metamed.exchange.reading import read_table
-from metamed.exchange.runs import RECORD, Scores, measured_again, read_record
+from metamed.exchange.runs import RECORD, read_record
 from metamed.exchange.tables import DATASET_TAG, TAG
 from metamed.measures import MEASURES, PRIMARY
 from metamed.records import Run, Setup, Source, Task, content_id
@@ -225,12 +226,12 @@ def _measured(predictions: bytes, shown: Document, kind: Kind) -> Scores:
     Measures of masks are none of a few pixels': of these only what the server says is kept.
     """
     try:
-        evaluations, right = measured_again(predictions.decode("utf-8", "replace"))
+        folds = read_predictions(predictions.decode("utf-8", "replace"))
     except ReadError:
         return {}
-    if checking.scores("run", {"predictive_accuracy": right}, shown):
+    if checking.scores("run", {"predictive_accuracy": right(folds)}, shown):
         raise _Skip("its predictions say other scores than the server")
-    return {name: values for name, values in evaluations.items() if kind in MEASURES[name].kinds}
+    return {name: values for name, values in measured(folds).items() if kind in MEASURES[name].kinds}
 
 
 def _evaluations(shown: Document, facts: DatasetFacts) -> Scores:

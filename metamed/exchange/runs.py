@@ -14,8 +14,9 @@ import numpy as np
 
 from metamed.errors import NotApplicable, ReadError
 from metamed.exchange.entities import document, settings_of
+from metamed.exchange.measuring import Scores
 from metamed.exchange.tables import TAG, Table
-from metamed.measures import MEASURES, evaluate, get_measure
+from metamed.measures import MEASURES, get_measure
 from metamed.records import Run, Setup, Source
 from metamed.store.limits import setup_string
 
@@ -24,9 +25,6 @@ RECORD = "metamed.json"  # a run's extra file: what OpenML has no place for
 TRACE_SETTINGS = 1000  # characters of an iteration's settings; servers take 1024
 _ENVIRONMENT = ("device", "hardware", "cores", "threads", "system", "python", "numpy", "torch", "torchvision",
                 "scikit-learn", "metamed", "precision", "epochs", "peak_memory_mb")  # fmt: skip
-
-
-Scores = dict[str, tuple[float, ...]]  # measure -> its value in each fold
 
 
 def run_document(run: Run, setup: Setup, measures: Scores, task: int, flow: int) -> str:
@@ -108,33 +106,6 @@ def stored_predictions(content: bytes) -> list[tuple[np.ndarray, np.ndarray]]:
         samples, values = file["test_index"], file["test"]
         fold = file.get("test_fold", np.zeros(len(samples), int))
         return [(samples[fold == k], values[fold == k]) for k in range(int(fold.max(initial=0)) + 1)]
-
-
-def measured_again(text: str) -> tuple[Scores, tuple[float, ...]]:
-    """Of anybody's predictions file: metamed's measures by fold, and the share of right answers by fold.
-
-    Folds are in the order of (repeat, fold). Raises ReadError where it is no file of predictions with probabilities.
-    """
-    import arff
-
-    try:
-        file = arff.loads(text)
-        columns = {name: k for k, (name, _) in enumerate(file["attributes"])}
-        classes = list(file["attributes"][columns["correct"]][1])
-        chances = [columns[f"confidence.{c}"] for c in classes]
-        folds: dict[tuple[int, int], list[list]] = {}
-        for row in file["data"]:
-            folds.setdefault((int(row[columns["repeat"]]), int(row[columns["fold"]])), []).append(row)
-        scores = []
-        for rows in (folds[key] for key in sorted(folds)):
-            truth = np.array([classes.index(row[columns["correct"]]) for row in rows])
-            scores.append(evaluate("classification", truth, np.array([[float(r[c]) for c in chances] for r in rows])))
-        right = tuple(float(np.mean([r[columns["correct"]] == r[columns["prediction"]] for r in folds[k]]))
-                      for k in sorted(folds))  # fmt: skip
-    except (arff.ArffException, KeyError, TypeError, ValueError) as error:
-        raise ReadError(f"predictions without probabilities ({type(error).__name__}: {error})") from None
-    names = set.intersection(*map(set, scores)) if scores else set()
-    return {name: tuple(s[name] for s in scores) for name in MEASURES if name in names}, right
 
 
 def trace_arff(tried: Sequence[tuple[Setup, float, bool]]) -> str | None:
