@@ -21,7 +21,7 @@ def dataset(target, groups=None, split=None):
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 1000), st.integers(2, 4), st.integers(12, 40), st.booleans())
 def test_a_split_divides_no_group_and_loses_no_sample(seed, classes, n_groups, grouped):
     rng = np.random.default_rng(seed)
@@ -97,7 +97,7 @@ def test_given_needs_a_split_and_names_are_checked(classification_data):
         make_task(replace(classification_data), measure="acc")
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([4, 5, 10]), st.booleans())
 def test_every_sample_is_tested_in_one_fold_and_no_group_is_divided(seed, k, grouped):
     groups = np.repeat(np.arange(20), np.random.default_rng(seed).integers(1, 5, 20))
