@@ -35,6 +35,7 @@ from metamed.store.served import Served
 from metamed.tasks import make_task
 
 openml = pytest.importorskip("openml")
+TABLE = {"output_format": "dataframe"} if openml.__version__ < "0.16" else {}
 UNET, TRIPLETS, BAGS = Setup("unet"), Setup("triplet"), Setup("attention")
 ABOUT = {"metamed": "0.1.0", "device": "cpu", "home": "/home/nurse"}
 
@@ -357,7 +358,7 @@ def test_what_a_server_says_of_pixels_is_dice_on_them_and_overlap_goes_along(hou
     shown = openml.runs.get_run(number, ignore_cache=True)
     test = np.array(make_task(data).folds[0].test)
     truth, said = data.masks[test], wrong_masks(data, test, 0)
-    scores = openml.evaluations.list_evaluations("f_measure", runs=[number], output_format="dataframe")
+    scores = openml.evaluations.list_evaluations("f_measure", runs=[number], **TABLE)
     told = json.loads(scores["array_data"].iloc[0])
     both = [2 * ((truth == k) & (said == k)).sum() / ((truth == k).sum() + (said == k).sum()) for k in range(3)]
     assert told == pytest.approx(both, abs=1e-4), "masks this small are rows as a whole"
@@ -373,7 +374,7 @@ def test_anybodys_model_of_pixels_is_evidence_under_the_servers_names_alone(hous
     store, there = Store.memory(), Store.memory()
     add_masks(store, scenes(24, 20))
     publish(store)
-    (row,) = openml.tasks.list_tasks(output_format="dataframe").itertuples()
+    (row,) = openml.tasks.list_tasks(**TABLE).itertuples()
     task = openml.tasks.get_task(row.tid)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
