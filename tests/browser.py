@@ -89,7 +89,7 @@ class Browser:
         assert "exceptionDetails" not in told, told["exceptionDetails"]
         return told["result"].get("value")
 
-    def until(self, script: str, seconds: float = 20):
+    def until(self, script: str, seconds: float = 180):
         """Wait until an expression is true, and return it."""
         end = time.monotonic() + seconds
         tried = f"(() => {{ try {{ return {script} }} catch {{ return null }} }})()"  # the page may still be loading

@@ -212,7 +212,7 @@ def test_learning_goes_on_beside():
     rows = chooser.draw(rng, 30)
     chooser.learn(Triplets(*(100 + rows.T), np.zeros(30, int), np.zeros(30, int)))
     assert chooser._embeddings is None  # nobody waits for it
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while chooser._embeddings is None and time.monotonic() < end:
         time.sleep(0.1)
     assert chooser._embeddings.shape[1:] == (8, 2) == position.shape
@@ -379,12 +379,14 @@ def test_killed_in_the_middle_it_loses_nothing(tmp_path, data):
         client = Client(address, key)
         state = client.join("ann") if life == 0 else client("POST", "/next", {})[1]
         key = client.key
-        threading.Timer(0.25, process.send_signal, [signal.SIGKILL]).start()
+        before = len(acknowledged)
         try:
             while True:
                 question = state["question"]
                 status, state = client.answer(question, nearer(question))
                 acknowledged.append(question["id"])
+                if len(acknowledged) == before + 4:  # and somewhere in the answers that follow
+                    threading.Timer(0.02, process.send_signal, [signal.SIGKILL]).start()
         except (OSError, http.client.HTTPException):
             process.wait()
             process.stdout.close()
@@ -392,7 +394,7 @@ def test_killed_in_the_middle_it_loses_nothing(tmp_path, data):
         from metamed.readers import read
 
         kept = [a.question.id for a in Collected(store, read(data).digest).answers()]
-    assert len(acknowledged) > 5 and len(kept) == len(set(kept))
+    assert len(acknowledged) >= 12 and len(kept) == len(set(kept))
     assert set(acknowledged) <= set(kept) and len(kept) <= len(acknowledged) + 3  # the answer in flight may be there
 
 
@@ -431,7 +433,7 @@ def test_in_a_browser_with_mouse_and_keys(dataset, store, tmp_path):
         browser.screenshot(tmp_path / "end.png")
     t = collected_triplets(store, dataset)
     assert t.side.tolist() == [0, 1] * 3 and t.confidence.tolist() == [1, 0.5] * 3
-    assert (t.time > 0.1).all() and (t.time < 20).all()
+    assert (t.time > 0.1).all() and (t.time < 600).all()
     assert (tmp_path / "end.png").read_bytes().startswith(b"\x89PNG")
 
 
