@@ -15,7 +15,7 @@ from benchmarks.known_instances import family
 from metamed.trust import TRUST
 
 RESULTS = Path(__file__).parent / "results"
-TRUTHS = {"instance_auc": "all instances", "instance_auc_inside": "inside bags with a finding"}
+TRUTHS = {"instance_auc": "all instances", "instance_auc_inside": "instances inside bags with a finding"}
 DRAWS, LEVEL = 2000, 0.9
 COMBINED: dict[str, tuple[str, ...]] = {
     "bag AUC and stability": ("bag_auc", "stability"),
