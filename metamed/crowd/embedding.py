@@ -15,10 +15,11 @@ from metamed.crowd.quality import Quality, asked, described, quality_of
 from metamed.crowd.sampling import draw, draw_chains
 
 FEW = 25  # answers per coordinate below which the average over the posterior beats its peak (docs/crowd.md)
+SEVERAL = 15  # answers of an annotator on average, from which telling annotators apart costs nothing
 LARGE = 30_000  # answers from which sampling takes minutes
 AROUND = 200  # rounds of sampling around the peak, for the quality of annotators
 ROUNDS = 1_500_000  # of sampling, times answers: some seconds
-KEPT = 300  # samples; more change predictions in the third digit
+KEPT = 1000  # samples; 300 lose .003 of accuracy where answers are few
 DREAMT = 100_000  # questions answered by samples, from which one embedding is made
 
 
@@ -28,8 +29,9 @@ class Embedding:
 
     positions: (images, dimensions), NaN for images that no usable answer names. samples: (samples, images, dimensions),
     float32: positions drawn from the posterior where answers are few, each turned in its own way; else the positions
-    alone. quality: by annotator; empty where all were taken for one. method: "posterior" or "most probable".
-    found: oddities among the answers, by count.
+    alone. quality: by annotator; empty where all were taken for one. method: "posterior", "most probable", or
+    "unweighted" where annotators with few answers each differ no more than by chance and count alike. found: oddities
+    among the answers, by count.
     """
 
     positions: np.ndarray
@@ -60,19 +62,44 @@ def embed(
     answer can be used. Sources: van der Maaten & Weinberger 2012 (triplets), Welinder et al. 2010 (annotators).
     """
     answers, found = usable(triplets, images)
-    model = Model(answers if annotators else answers.pooled(), dimensions)
     rng = np.random.default_rng(seed)
-    few = len(answers) < min(FEW * int(answers.judged.sum()) * dimensions, LARGE)
-    vectors = draw_chains(model, rng, _rounds(model)) if few else peak(model, rng)[None]
-    vectors = vectors[:: -(-len(vectors) // KEPT)]
+    told = annotators and not _alike(answers, dimensions, rng)
+    model = Model(answers if told else answers.pooled(), dimensions)
+    vectors, sampled = _vectors(model, rng)
     samples = np.array([model.position(vector) for vector in vectors], np.float32)
-    positions = _one(samples, rng) if few else model.position(vectors[0])
+    positions = _one(samples, rng) if sampled else model.position(vectors[0])
     quality = {}
     if annotators:
-        around = vectors if few else draw(model, vectors[0], rng, AROUND, tempered=False)
-        quality = described(triplets, answers, _qualities(model, around))
+        apart = Model(answers, dimensions)
+        around = vectors if told else _vectors(apart, rng)[0]
+        if not sampled:
+            around = draw(apart, around[0], rng, AROUND, tempered=False)
+        quality = described(triplets, answers, _qualities(apart, around))
     unjudged = np.where(answers.judged, 0, np.nan)[:, None]
-    return Embedding(positions + unjudged, samples, quality, "posterior" if few else "most probable", found)
+    method = "unweighted" if annotators and not told else "posterior" if sampled else "most probable"
+    return Embedding(positions + unjudged, samples, quality, method, found)
+
+
+def _alike(answers: Answers, dimensions: int, rng: np.random.Generator) -> bool:
+    """Whether annotators who gave few answers each differ no more in agreement than chance has it: telling them apart
+    then costs accuracy. (Chi-squared of the answers that agree with the embedding of all, one deviation above.)"""
+    count = np.bincount(answers.annotator, minlength=len(answers.names))
+    if len(answers) >= SEVERAL * (count > 0).sum() or (count > 0).sum() < 2:
+        return False
+    model = Model(answers.pooled(), dimensions)
+    right = answers.gaps(model.position(peak(model, rng))) > 0
+    share, agreeing = np.clip(right.mean(), 0.01, 0.99), np.bincount(answers.annotator, right, len(count))
+    chance = count * share * (1 - share)
+    chi = ((agreeing - count * share) ** 2 / np.maximum(chance, 1e-9)).sum()
+    freedom = (count > 0).sum() - 1
+    return bool(chi < freedom + (2 * freedom) ** 0.5)
+
+
+def _vectors(model: Model, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
+    """(vectors, whether they are sampled): from the posterior where answers are few, else its peak alone."""
+    few = len(model.answers) < min(FEW * int(model.answers.judged.sum()) * model.dimensions, LARGE)
+    vectors = draw_chains(model, rng, _rounds(model)) if few else peak(model, rng)[None]
+    return vectors[:: -(-len(vectors) // KEPT)], few
 
 
 def _rounds(model: Model) -> int:
