@@ -32,9 +32,9 @@ def _level_facts(train: Table, target: Table) -> tuple[Columns, Columns]:
     return {n: known[n] for n in names}, {n: c for n, c in asked.items() if n in names}
 
 
-def _siblings(train: Table, facts: Columns) -> np.ndarray:
+def _siblings(train: Table) -> np.ndarray:
     """How many rows of a row's family outline the same kind of label, (n,): together they tell as much as one."""
-    kinds = facts.get("label_kind")
+    kinds = train.facts.get("label_kind")
     if kinds is None:
         return np.ones(len(train.datasets))
     alike = list(zip(train.families, kinds, strict=True))
@@ -55,7 +55,7 @@ def expected_scores(train: Table, target: Table) -> np.ndarray:
     if facts and asked:
         own, near = (np.exp(-fact_distance(facts, f)) for f in (facts, asked))
         residual = np.where(np.isfinite(values), values - medians, hardness[:, None]) - said[:, None]
-        expected += near @ np.linalg.solve(own + WEAK * np.diag(_siblings(train, facts)), residual)
+        expected += near @ np.linalg.solve(own + WEAK * np.diag(_siblings(train)), residual)
     told = np.isfinite(target.scores)
     missed = np.where(told, link(np.where(told, target.scores, 0.5), fraction) - expected, 0.0)
     expected += missed.sum(1, keepdims=True) / np.maximum(told.sum(1, keepdims=True), 1)
