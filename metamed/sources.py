@@ -173,7 +173,10 @@ def as_source(run: Run, name: str, store: Store) -> Source:
     facts = store.dataset(task.digest)
     side = setup.hyperparameters.get("image_size", training.DEFAULTS["image_size"])
     side = side if setup.sources else min(side, max(facts.height, facts.width))  # as it was trained
-    network = get_method(setup.method).build(Shape(3, (side, side), 2), **own).encoder.name
+    built = get_method(setup.method).build(Shape(3, (side, side), 2), **own)
+    if not hasattr(built, "encoder"):
+        raise MetamedError(f"{setup.method} has no encoder of its own that others could start from: it makes no source")
+    network = built.encoder.name
     parents = [store.source(parent) for parent in setup.sources]
     corpus = dict.fromkeys((task.dataset, facts.family, *(learned for p in parents for learned in p.corpus)))
     padded = any(training.PREPROCESSING[p.preprocessing][2] for p in parents)  # its convolutions learned to pad so

@@ -12,13 +12,13 @@ from conftest import scenes
 
 from metamed.dataset import ArrayImages, Dataset
 from metamed.ensembles import ensemble
-from metamed.errors import NotApplicable
+from metamed.errors import MetamedError, NotApplicable
 from metamed.experiments import run_setup
 from metamed.flows.segmentation.landmarks import otsu, pixel_features
 from metamed.flows.segmentation.parts import ENCODERS, pyramid, seeing
 from metamed.methods import METHODS, Shape, get_method, methods
 from metamed.records import Setup
-from metamed.sources import random_source
+from metamed.sources import as_source, random_source
 from metamed.store import Store
 from metamed.tasks import make_task
 from metamed.training import Model
@@ -255,10 +255,31 @@ def test_a_source_gives_its_encoder_and_a_wrong_recipe_is_told():
         run_setup(Setup("unet", {}, "finetune", (source.name,)), task, data, store)
 
 
+def test_a_segmenter_with_an_encoder_becomes_a_source_and_one_without_is_told():
+    data, store = scenes(20), Store.memory()
+    store.add(random_source("small_cnn_16x2", 0))
+    setup = Setup("unet_encoder", {"network": "small_cnn_16x2", "epochs": 1}, "finetune", ("random0.small_cnn_16x2",))
+    task, kept = make_task(data), {"device": "cpu", "keep_weights": True}
+    source = as_source(run_setup(setup, task, data, store, **kept), "scenes.unet_encoder", store)
+    assert source.network == "small_cnn_16x2" and source.corpus == ("scenes",)
+    again = Setup("unet_encoder", {"network": "small_cnn_16x2", "epochs": 1}, "freeze", (source.name,))
+    assert run_setup(again, task, data, store, device="cpu").error is None
+    with pytest.raises(MetamedError, match="otsu_position has no encoder"):
+        as_source(run_setup(Setup("otsu_position"), task, data, store, **kept), "none", store)
+
+
 def test_robustness_is_measured_on_masks_too():
     data = scenes()
     run = run_setup(Setup("otsu_position"), make_task(data), data, Store.memory(), robust=True)
     assert {"dice@noise", "dice@blur", "dice@confounder"} <= set(run.evaluations)
+
+
+def test_volumes_are_segmented_by_their_slices():
+    flat = scenes(12)
+    stacked = ArrayImages(np.stack([flat.images.array] * 3, axis=2))
+    data = Dataset("volumes", stacked, masks=np.stack([flat.masks] * 3, axis=1), card=flat.card)
+    with pytest.raises(NotApplicable, match="volumes: .* slice by slice"):
+        run_setup(Setup("otsu_position"), make_task(data), data, Store.memory(), device="cpu")
 
 
 def test_masks_are_not_averaged():

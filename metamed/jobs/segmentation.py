@@ -21,6 +21,10 @@ from metamed.training.tiles import MaskAnswer, segment
 
 def run(job: Job, split: Split, progress: Callable | None) -> Outcome:
     """Train and predict one fold; predictions are classes of pixels, uint8 (n, H, W), at the images' own size."""
+    if len(job.dataset.images.shape) != 4:
+        found = tuple(job.dataset.images.shape[1:])
+        raise NotApplicable(f"{job.dataset.name}: images are {found}; volumes are segmented slice by slice. "
+                            "`metamed.readers.volumes.slices` makes slices of them")  # fmt: skip
     setting, side = setting_of(job.setup), _side(job)
     parts = [_pair(job.dataset, part, side, setting["view"]) for part in (split.train, split.validation)]
     training.seed_everything(job.seed)
