@@ -124,3 +124,12 @@ def test_bag_consistency_is_the_true_auc_shrunk_by_the_witness_rate(witness):
     scores = truth + rng.normal(size=n * size)
     true, observed = binary_auc(truth > 0, scores), binary_auc(finding > 0, scores)
     assert observed == pytest.approx(0.5 + witness * (true - 0.5), abs=0.02)
+
+
+def test_the_page_on_trust_names_every_measure_and_strategy():
+    from pathlib import Path
+
+    from metamed.asking import STRATEGIES
+
+    text = (Path(__file__).parents[1] / "docs" / "trust.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in (*TRUST, *STRATEGIES))
