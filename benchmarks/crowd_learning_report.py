@@ -28,7 +28,8 @@ from metamed.tasks import make_task
 
 ROOT = Path(__file__).parents[1]
 RESULTS, PAGE, SHIPPED = ROOT / "benchmarks/results", ROOT / "docs/learning-from-crowds.md", ROOT / "metamed/data"
-DRAWS, Z90, T90 = 400, (5, 95), 2.132  # Student's t of a 90 % interval with 4 degrees of freedom
+DRAWS, Z90 = 400, (5, 95)
+T90 = {2: 6.314, 3: 2.920, 4: 2.353, 5: 2.132, 10: 1.833, 15: 1.761}  # Student's t of a 90 % interval, by samples
 
 
 # ---- scores with resampling
@@ -160,7 +161,8 @@ def network_rows(path: str) -> list[dict]:
             mine = {}
             for task, run in runs:
                 if (task.dataset, task.size, task.procedure) == (_stored(name), suite.sizes[0], suite.procedure):
-                    mine.setdefault(run.setup, {})[task.id] = run.score(task.measure)
+                    values = run.evaluations[task.measure]
+                    mine.setdefault(run.setup, {}).update({(task.id, k): value for k, value in enumerate(values)})
             rows += _network_rows(suite, name, mine)
     return rows
 
@@ -169,14 +171,14 @@ def _stored(name: str) -> str:
     return find(name.split(".")[0]).name
 
 
-def _network_rows(suite: Suite, name: str, scores: dict[str, dict[str, float]]) -> list[dict]:
+def _network_rows(suite: Suite, name: str, scores: dict[str, dict[tuple, float]]) -> list[dict]:
     rows, first = [], {}
     for setup in suite.setups:
         if found := scores.get(setup.id):
             plain = first.setdefault(setup.method, found)
             both = [task for task in found if task in plain]
             off = np.array([found[task] - plain[task] for task in both])
-            half = T90 * off.std(ddof=1) / np.sqrt(len(off)) if len(off) > 1 else float("nan")
+            half = T90[len(off)] * off.std(ddof=1) / np.sqrt(len(off))
             rows.append({"suite": suite.name, "dataset": name, "setup": setup.label, "splits": len(found),
                          "score": np.mean(list(found.values())), "gain": off.mean(), "gain_low": off.mean() - half,
                          "gain_high": off.mean() + half})  # fmt: skip
@@ -189,6 +191,8 @@ ADVICE = {  # the ways that a user can run: what they learn, how, and by which m
     ("enhance", "attributes, fixed"): ("ratings", "auxiliary", "probe.attributes", ""),
     ("enhance", "fixed, quality 0.6"): ("ratings", "auxiliary, filtered", "probe.attributes",
                                         "keep=quality,minimum_quality=0.6"),
+    ("enhance", "fixed, 10 %"): ("ratings", "auxiliary", "probe.attributes", ""),
+    ("enhance", "fixed, 3 %"): ("ratings", "auxiliary", "probe.attributes", ""),
     ("enhance", "first"): ("ratings", "pre-train", "probe.multitask", "first=True"),
     ("enhance", "joint, weight 0.3"): ("ratings", "joint", "probe.multitask", ""),
     ("chest", "metric, fixed"): ("triplets", "pre-train", "probe.triplets", ""),
@@ -245,6 +249,8 @@ def figure(datasets: list[str], path: Path) -> None:
     drawing.savefig(path, metadata={"Date": None})
 
 
+WORTH = {"attributes", "attributes, fixed", *(f"fixed, {k} %" for k in (30, 10, 3, 1)), "first", "asked", "metric",
+         "metric, fixed"}  # fmt: skip
 TITLES = {"enhance": "Melanoma, with scores by the crowd", "chest": "Pneumonia, with triplets by the crowd"}
 DRAWN = {
     "enhance": {"labels": "labels alone", "attributes": "+ attributes, estimated", "first": "attributes first",
@@ -268,7 +274,7 @@ def tables(rows: list[dict], networks: list[dict]) -> dict[str, str]:
             [way, str(cell[way, n[0]]["answers"] or "–"), *(f"{cell[way, k]['auc']:.3f}" if way == "labels" else
              _signed(cell[way, k], "gain") for k in n)] for way in ways])  # fmt: skip
         out[f"{dataset} worth"] = _markdown(["way", *(f"{k} labels" for k in n[:-1])], [
-            [way, *(_worth(cell[way, k]) for k in n[:-1])] for way in ways if way != "labels"])  # fmt: skip
+            [way, *(_worth(cell[way, k]) for k in n[:-1])] for way in ways if way in WORTH])  # fmt: skip
         out[f"{dataset} knows"] = _markdown(["what", "value [90 %]"], [
             [what, f"{v:.3f} [{low:.3f}, {high:.3f}]"] for what, v, low, high in known_of(dataset)])  # fmt: skip
     return out

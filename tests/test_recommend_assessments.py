@@ -13,9 +13,9 @@ from metamed.recommend.assessments import Gain, advice, knows, measured, possibl
 from metamed.records import Setup
 
 
-def gain(labels, value, half, how="auxiliary", name="ratings", settings="", dataset="elsewhere", saved=20.0):
-    return Gain(name, how, "probe.attributes", settings, dataset, dataset, 0.65, labels, 900, 0.6, value, value - half,
-                value + half, saved, saved - 10, saved + 10)  # fmt: skip
+def gain(labels, value, half, how="auxiliary", name="ratings", settings="", saved=20.0, answers=900):
+    return Gain(name, how, "probe.attributes", settings, "elsewhere", "far", 0.65, labels, answers, 0.6, value,
+                value - half, value + half, saved, saved - 10, saved + 10)  # fmt: skip
 
 
 @pytest.fixture
@@ -56,6 +56,13 @@ def test_filtering_is_compared_with_the_same_way(rated):
     filtered = gain(48, 0.04, 0.01, "auxiliary, filtered", settings="keep=x")
     text = "\n".join(advice(rated, [gain(48, 0.05, 0.01), filtered]))
     assert "filtering them (keep=x) changed that by -0.010" in text
+
+
+def test_fewer_answers_are_compared_with_the_same_way(rated):
+    few, fewer, other = (gain(48, v, 0.01, answers=n, how=how) for v, n, how in
+                         ((0.04, 90, "auxiliary"), (0.01, 30, "auxiliary"), (0.03, 60, "joint")))  # fmt: skip
+    text = "\n".join(advice(rated, [few, other, gain(48, 0.05, 0.01), fewer]))
+    assert "with fewer answers there: 90 of them +0.040, 30 of them +0.010" in text and "gained +0.050" in text
 
 
 def test_where_nothing_was_measured_that_is_said(rated):

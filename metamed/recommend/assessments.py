@@ -116,7 +116,7 @@ def _gains(name: str, dataset: Dataset, gains: Sequence[Gain]) -> list[str]:
     there = f"{first.answers:.0f} {name} that tell the label to {first.knows:.2f}; one dataset is little evidence"
     lines = [f"{verdict}: with {n} labels, {first.how} by {first.method} gained {gain:+.3f} AUC "
              f"[{low:+.3f}, {high:+.3f}] on {first.dataset} ({there})"]  # fmt: skip
-    lines += _range(best) + _filter(best, curves, n)
+    lines += _range(best) + _fewer(best, curves, n) + _filter(best, curves, n)
     if not nothing or low > 0:
         settings = "".join(f" --set {s}" for s in first.settings.split(",") if s)
         lines.append(f"to try: metamed run --method {first.method}{settings} --source imagenet.coral.mobilenet_v2")
@@ -124,10 +124,10 @@ def _gains(name: str, dataset: Dataset, gains: Sequence[Gain]) -> list[str]:
 
 
 def _curves(gains: Sequence[Gain]) -> list[list[Gain]]:
-    """The gains of each way on each dataset, by number of labels."""
+    """The gains of each way with each number of answers on each dataset, by number of labels."""
     found = defaultdict(list)
     for g in sorted(gains, key=lambda g: g.labels):
-        found[g.how, g.method, g.settings, g.dataset].append(g)
+        found[g.how, g.method, g.settings, g.dataset, g.answers].append(g)
     return list(found.values())
 
 
@@ -148,6 +148,17 @@ def _range(curve: Sequence[Gain]) -> list[str]:
     return lines + [f"beside {g.labels:.0f} labels {g.answers:.0f} answers stood for {g.saved:.0f} more "
                     f"[{g.saved_low:.0f}, {g.saved_high:.0f}]: {g.answers / g.saved:.0f} answers a label"
                     for g in worth[-1:]]  # fmt: skip
+
+
+def _fewer(best: Sequence[Gain], curves: Sequence[Sequence[Gain]], n: int) -> list[str]:
+    """What the same way gained with a part of the answers."""
+    same = [c for c in curves if _way(c[0]) == _way(best[0]) and c[0].answers < best[0].answers]
+    found = [f"{c[0].answers:.0f} of them {_at(c, n)[0]:+.3f}" for c in sorted(same, key=lambda c: -c[0].answers)]
+    return ["with fewer answers there: " + ", ".join(found)] if found else []
+
+
+def _way(g: Gain) -> tuple[str, ...]:
+    return g.how, g.method, g.settings, g.dataset
 
 
 def _filter(best: Sequence[Gain], curves: Sequence[Sequence[Gain]], n: int) -> list[str]:
