@@ -81,7 +81,8 @@ def examine(store) -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
     from importlib.util import find_spec
 
-    from metamed.metafeatures.kernels import COMPILED
+    from metamed.crowd import likelihood
+    from metamed.metafeatures import kernels
     from metamed.store import default_path
     from metamed.training import pick_device
 
@@ -94,12 +95,15 @@ def examine(store) -> dict[str, Any]:
     packages = ("metamed", "numpy", "h5py", "torch", "torchvision", "scikit-learn", "xgboost", "openml", "pandas")
     extras = {"medical": ("pydicom", "nibabel", "tifffile"), "pymfe": ("pymfe",),
               "serve": ("starlette", "uvicorn", "python_multipart", "defusedxml"), "onnx": ("onnx", "onnxscript"),
-              "dask": ("distributed",), "slurm": ("submitit",), "mil": ("torchmil",)}  # fmt: skip
+              "dask": ("distributed",), "slurm": ("submitit",), "mil": ("torchmil",),
+              "crowd": ("crowdkit",)}  # fmt: skip
+    plain = "numpy, slower: pip install metamed where there is a C compiler"
     return {
         "python": sys.version.split()[0], **{name: of(name) for name in packages},
         "device": str(pick_device()), "store": str(default_path()), "runs and figures": len(store),
         "OpenML key": "set" if _has_key() else "not set",
-        "pixel kernel": "compiled" if COMPILED else "numpy, slower: pip install metamed where there is a C compiler",
+        **{f"{name} kernel": "compiled" if module.COMPILED else plain
+           for name, module in (("pixel", kernels), ("triplet", likelihood))},
         **{f"extra {name}": "installed" if all(map(find_spec, parts)) else f'pip install "metamed[{name}]"'
            for name, parts in extras.items()},
     }  # fmt: skip
