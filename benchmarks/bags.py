@@ -88,7 +88,7 @@ def ranks(table: dict[Setup, dict[str, float]], datasets: list[str]) -> dict[Set
 def complete(table: dict[Setup, dict[str, float]], datasets: Iterable[str]) -> list[str]:
     """The datasets on which as many setups ran as on any, but for two that an interrupted suite may lack."""
     counts = {d: sum(d in row for row in table.values()) for d in datasets}
-    return [d for d in counts if counts[d] >= max(counts.values()) - 2]
+    return [d for d in counts if counts[d] >= max(1, max(counts.values()) - 2)]
 
 
 def scores_table(table: dict[Setup, dict[str, float]], datasets: list[str]) -> str:
@@ -194,6 +194,7 @@ def parts(runs: Runs) -> dict[str, str]:
     table = {s: row for s, row in runs.table(features).items() if not s.sources}
     known = complete(table, features)
     large = complete(table, [d for d in features if d not in known])
+    images = runs.table(IMAGES)
     by_list, anyone, hindsight = regret(table, known)
     compared, theirs = literature(runs), milpy(runs)
     times = {len(v) for (s, d, p), v in runs.auc.items() if p == FOLDS and d in known and not s.sources}
@@ -202,7 +203,7 @@ def parts(runs: Runs) -> dict[str, str]:
     return {
         "scores": scores_table(table, known),
         "large": scores_table(table, large),
-        "images": scores_table(runs.table(IMAGES), list(IMAGES)),
+        "images": scores_table(images, complete(images, IMAGES)),
         "regret": f"On these {len(known)} sets of {len({FAMILIES.get(d, d) for d in known})} families (repetitions: "
                   f"{' to '.join(map(str, sorted({min(times), max(times)})))}), the variant that ranks best on the "
                   f"other families loses {by_list:.3f} AUC to the best one of a set, a variant at random {anyone:.3f}, "
