@@ -211,15 +211,19 @@ def any_reference(table: Table, rankers: dict[str, tuple[Table, Ranker]]) -> tup
 
 
 def curve_errors(store: Store) -> tuple[np.ndarray, np.ndarray]:
-    """Errors by family of the score with all masks, told from fewer: by the others' curve, and by no gain at all."""
+    """Errors by family of the score with all masks, told from fewer: by the curve of the same method on the other
+    families, and by no gain at all."""
     samples = {f.digest: f.n_samples for f in store.records("dataset") if f.n_samples}
-    steps = steps_of(store.example_rows("segmentation", "dice"), samples)
-    slopes, found = curve_slopes(steps), []
-    for family in slopes if len(slopes) > 1 else ():
-        slope = np.mean([s for other, s in slopes.items() if other != family])
-        few, many, factor = np.array([step[1:] for step in steps if step[0] == family]).T
-        found.append([np.abs(1 - (1 - few) * factor**-slope - many).mean(), np.abs(few - many).mean()])
-    return tuple(np.array(found).reshape(-1, 2).T)
+    rows, missed = store.example_rows("segmentation", "dice"), {}
+    for method in sorted({row["method"] for row in rows}):
+        steps = steps_of([row for row in rows if row["method"] == method], samples)
+        slopes = curve_slopes(steps)
+        for family in slopes if len(slopes) > 1 else ():
+            slope = np.mean([s for other, s in slopes.items() if other != family])
+            few, many, factor = np.array([step[1:] for step in steps if step[0] == family]).T
+            told = 1 - (1 - few) * factor**-slope
+            missed.setdefault(family, []).append([np.abs(told - many).mean(), np.abs(few - many).mean()])
+    return tuple(np.array([np.mean(pairs, axis=0) for pairs in missed.values()]).reshape(-1, 2).T)
 
 
 # ---- the page
@@ -298,7 +302,7 @@ def curve_lines(store: Store) -> list[str]:
     apart = by_curve - by_nothing
     return ["### More masks\n",
             f"The Dice with all masks told from that with the next smaller number, {len(by_curve)} families left out\n"
-            f"in turn: MAE {by_curve.mean():.3f}{_between(by_curve)} by the others' learning curve, "
+            f"in turn: MAE {by_curve.mean():.3f}{_between(by_curve)} by its method's curve on the others, "
             f"{by_nothing.mean():.3f}{_between(by_nothing)}\nif nothing was gained; difference "
             f"{apart.mean():+.3f}{_between(apart, '+')}.\n"]  # fmt: skip
 

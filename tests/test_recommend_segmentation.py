@@ -122,6 +122,7 @@ def test_the_learning_curve_of_the_evidence_is_found(known):
     assert curve.slope == pytest.approx(0.5) and curve.low == pytest.approx(0.5) and curve.families == 6
     assert curve.at(0.9, 4) == pytest.approx((0.95, 0.95, 0.95))
     assert Curve.of([r for r in rows if r["size"] is None], samples) is None
+    assert Curve.of(rows, samples, "unet") == curve and Curve.of(rows, samples, "otsu_position") is None
 
 
 @given(st.floats(0, 1), st.floats(0.1, 10), st.floats(-0.2, 1), st.floats(0, 0.5))

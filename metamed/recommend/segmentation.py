@@ -78,8 +78,12 @@ class Curve:
     families: int
 
     @classmethod
-    def of(cls, rows: Sequence[Mapping], samples: Mapping[str, float]) -> Curve | None:
-        """From own runs with several sizes; None below three families. samples: images of each dataset, by digest."""
+    def of(cls, rows: Sequence[Mapping], samples: Mapping[str, float], method: str = "") -> Curve | None:
+        """From own runs with several sizes; None below three families. samples: images of each dataset, by digest.
+
+        method: the one that the curve is to be of; a threshold gains nothing from what a network learns much from.
+        """
+        rows = [row for row in rows if row["method"] == method] if method else rows
         slopes = np.array(list(curve_slopes(steps_of(rows, samples)).values()))
         if len(slopes) < FEWEST:
             return None
@@ -127,13 +131,13 @@ def more_masks(first: Candidate | None, stands: int, usable: int, curve: Curve |
     if first is None or not math.isfinite(first.score):
         return []
     if curve is None:
-        return ["no setup in the evidence was run with fewer and with more masks on three families of datasets: what "
+        return [f"{first.setup.method} was not run with fewer and with more masks on three families of datasets: what "
                 "more masks would bring cannot be said"]  # fmt: skip
     wanted = {usable: " (all that are here)", 2 * usable: "", 4 * usable: ""} if outlined else (
         dict.fromkeys((k for k in STEPS if k < usable), "") | {usable: " (if every image were outlined)"})  # fmt: skip
     lines = [f"{k} masks to learn from{words}: {first.setup.method} {middle:.3f} [{low:.3f}, {high:.3f}]"
              for k, words in wanted.items() for middle, low, high in [curve.at(first.score, k / stands)]]  # fmt: skip
-    return [*lines, f"as the error falls with the masks in {curve.families} families of datasets; the brackets are "
+    return [*lines, f"as its error falls with the masks in {curve.families} families of datasets; the brackets are "
             "about the masks alone, not about how hard the target is"]  # fmt: skip
 
 
@@ -160,8 +164,8 @@ def explained(
     samples = {f.digest: f.n_samples for f in store.records("dataset") if f.n_samples}
     rows = store.example_rows("segmentation", PRIMARY["segmentation"])
     stands = masks_meant(own or rows, samples, usable)
-    lines = more_masks(ranking[0] if ranking else None, stands, usable, Curve.of(rows, samples),
-                       dataset.masks is not None)  # fmt: skip
+    curve = Curve.of(rows, samples, ranking[0].setup.method)
+    lines = more_masks(ranking[0], stands, usable, curve, dataset.masks is not None)
     found = affordable("segmentation", store, dataset, n_train)
     table = tables_of(store, "segmentation", PRIMARY["segmentation"])[0] if found is None else found[0]
     lines.append(value_of_masks(table, None if found is None else reference_of(*found)))
