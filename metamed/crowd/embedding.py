@@ -81,11 +81,13 @@ def embed(
 
 
 def _alike(answers: Answers, dimensions: int, rng: np.random.Generator) -> bool:
-    """Whether annotators who gave few answers each differ no more in agreement than chance has it: telling them apart
-    then costs accuracy. (Chi-squared of the answers that agree with the embedding of all, one deviation above.)"""
+    """Whether annotators who gave few answers each are better taken for one: they differ no more in agreement than
+    chance has it (chi-squared of the answers that agree with the embedding of all, one deviation above)."""
     count = np.bincount(answers.annotator, minlength=len(answers.names))
     if len(answers) >= SEVERAL * (count > 0).sum() or (count > 0).sum() < 2:
         return False
+    if len(answers) >= LARGE:  # too many to be averaged over, and the peak takes their chances for traits
+        return True
     model = Model(answers.pooled(), dimensions)
     right = answers.gaps(model.position(peak(model, rng))) > 0
     share, agreeing = np.clip(right.mean(), 0.01, 0.99), np.bincount(answers.annotator, right, len(count))
@@ -97,7 +99,8 @@ def _alike(answers: Answers, dimensions: int, rng: np.random.Generator) -> bool:
 
 def _vectors(model: Model, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
     """(vectors, whether they are sampled): from the posterior where answers are few, else its peak alone."""
-    few = len(model.answers) < min(FEW * int(model.answers.judged.sum()) * model.dimensions, LARGE)
+    n, people = len(model.answers), len(model.answers.names)
+    few = n < LARGE and (n < FEW * int(model.answers.judged.sum()) * model.dimensions or n < SEVERAL * people)
     vectors = draw_chains(model, rng, _rounds(model)) if few else peak(model, rng)[None]
     return vectors[:: -(-len(vectors) // KEPT)], few
 
