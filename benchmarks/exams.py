@@ -293,9 +293,9 @@ differs from the baseline; bins shared by all folds; six ways of treating the fi
 first place (free, kept, or free by what was lost inside: in the mean, by one or by 1.645 standard errors, among targets
 of the same kind) crossed with 1, 3 or 10 trees' seeds with and without sampling. The one that stands keeps the list's
 first where fewer than two other families share the target's domain, and everywhere if another lost more inside; the
-second condition came last, after the first pick on own runs had become worse than the list's. Four ideas that are no part of these exams, and nine ways of using
-runs on the target, are in ideas.md. Gains in single exams
-move with the seeds of the trees: the pooled ones count.
+second condition came last, after the first pick on own runs had become worse than the list's. Four ideas that are no
+part of these exams, and nine ways of using runs on the target, are in ideas.md. Gains in single exams move with the
+seeds of the trees: the pooled ones count.
 
 † read from the folder of facts: no licence to redistribute it is known, so it does not ship, and the shipped learners
 were fitted without it.

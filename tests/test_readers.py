@@ -314,7 +314,8 @@ def test_pickles_are_never_loaded(tmp_path):
 
 
 def test_known_files_of_another_kind(tmp_path):
-    assert "folder of the slides" in refused(h5(tmp_path / "slide.h5", features=np.zeros((9, 5)), coords=np.zeros((9, 2))))
+    slide = h5(tmp_path / "slide.h5", features=np.zeros((9, 5)), coords=np.zeros((9, 2)))
+    assert "folder of the slides" in refused(slide)
     assert "k-space" in refused(h5(tmp_path / "knee.h5", kspace=np.zeros((3, 4, 4)), reconstruction_rss=pixels(3)))
     isic = h5(tmp_path / "isic.h5", **{f"ISIC_{i:07d}": np.void(bytes([255, 216, i])) for i in range(60)})
     assert "ISIC" in refused(isic)
