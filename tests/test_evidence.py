@@ -166,7 +166,7 @@ def test_one_network_is_one_network_in_every_study():
     chest = frame[frame["sources"] == ("chestmnist",)]
     assert len(chest) == 11 and not chest["runnable"].any()
     dice = Store.embedded().examples("segmentation", "dice")
-    assert set(dice["study"]) == {"medsegbench2024", "msd2018_leaderboard", "nnunet_revisited2024"}
+    assert set(dice["study"]) == {"metamed", "medsegbench2024", "msd2018_leaderboard", "nnunet_revisited2024"}
     nnunet = dice[(dice["method"] == "nnunet")]
     assert set(nnunet["study"]) == {"msd2018_leaderboard", "nnunet_revisited2024"}
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import blobs
 
-from metamed import experiments, training
+from metamed import training
 from metamed.assessments import Ratings
 from metamed.errors import MetamedError, NotApplicable
 from metamed.experiments import make_job, perform, run_setup
@@ -232,7 +232,7 @@ def test_the_warm_up_never_sees_the_test_part(trained, classification_data, monk
     store, source, _ = trained
     task, seen = make_task(classification_data, size=20), {}
     original = training.fit
-    monkeypatch.setattr(experiments.training, "fit", lambda *a, **k: seen.update(k) or original(*a, **k))
+    monkeypatch.setattr(training, "fit", lambda *a, **k: seen.update(k) or original(*a, **k))
     job = make_job(Setup("small_cnn", QUICK, "simsiam", (source.name,)), task, classification_data, store)
     assert perform(job).run.error is None
     groups = classification_data.groups
