@@ -12,7 +12,7 @@ import numpy as np
 from metamed.errors import NotApplicable, ReadError
 from metamed.exams import Prediction, exam, prior_list
 from metamed.exams.examples import is_own, table_keys, tables_from, vector_facts, vector_landmarks, vectors_of
-from metamed.exams.scales import common_scale, fact_distance, family_weights, normal_scores
+from metamed.exams.scales import common_scale, fact_distance, family_weights, normal_scores, plain_list
 from metamed.exams.tables import LOWER_IS_BETTER, Table
 from metamed.measures import PRIMARY
 from metamed.metalearner.correctors import KEEP, Base, base_of, matched
@@ -163,11 +163,10 @@ def answer(fitted: Fitted, train: Table, target: Table) -> Prediction:
 
     Scores that `target` holds were reached there: they move the order and the expectations of what was not run.
     """
-    base = base_of(train, target)
-    order = base.list
+    order = plain_list(train, target)
     if fitted.open:
-        plain = np.where(np.isneginf(target.scores), -np.inf, base.list)
-        order = settled(corrected(base, fitted.models), plain, company(train, target) & fitted.free)
+        plain = np.where(np.isneginf(target.scores), -np.inf, order)
+        order = settled(corrected(base_of(train, target), fitted.models), plain, company(train, target) & fitted.free)
     order = _unseen_last(moved_by_runs(order, train, target), train)
     score = np.array([_in_order(o, s) for o, s in zip(order, expected_scores(train, target), strict=True)])
     shown = [i for i, known in zip(target.items, np.isfinite(target.scores).any(0), strict=True) if known]
