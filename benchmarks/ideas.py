@@ -301,10 +301,10 @@ runs; of the others a few weights were looked at, and a small and a large one ar
 BEHAVIOUR = """AUC of each class by the setups that ran on every dataset (200 labelled images), as a profile of the
 dataset. Meta-features do not tell a new dataset's profile well enough to help; runs on it do (that row only shows what
 could be had: the profile comes from the very test images that are judged)."""
-OTHERS = """The merit of an item's family of networks in other studies, added to the order. Studies disagree as often as
-they agree: nothing is gained, and much weight loses."""
+OTHERS = """The merit of an item's family of networks in other studies, added to the order. Little weight
+gains on one table (nnU-Net revisited) and nothing elsewhere; much weight surely loses on two."""
 STUDIES = """XGBoost's trees on the departures from the list in all other studies, on features that mean the same
-everywhere (list, corrections, spread, sizes)."""
+everywhere (list, corrections, spread, sizes). What is gained on some tables is lost on others."""
 RUNS = """Scores of k setups, spread evenly over the prior list, are told; counted are the others. The learner moves
 their order so (`metamed/metalearner/told.py`): run a few setups, then ask again."""
 
