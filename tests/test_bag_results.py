@@ -1,5 +1,6 @@
 """The arithmetic of docs/mil.md: ranks by family, regret, agreement with published figures, the page's parts."""
 
+import csv
 import sys
 from pathlib import Path
 
@@ -39,12 +40,24 @@ def test_agreement_within_two_spreads():
 
 def test_literature_is_read_with_its_settings_and_protocols():
     ours = {(C, "fox", "10-fold"): [0.60, 0.62], (C, "fox", "5-fold"): [0.1], (A, "musk1", "5-fold"): [0.5]}
-    runs = bags.Runs({}, ours)
-    found = {(setup, name): (ours, figure, inside) for setup, name, ours, figure, *_, inside in bags.literature(runs)}
-    assert found == {(C, "fox"): ([0.60, 0.62], 0.603, True), (A, "musk1"): ([0.5], 0.892, False)}
-    text = bags.literature_table(runs)
+    found = bags.literature(bags.Runs({(Setup("miles"), "fox", "5-fold"): [0.73]}, ours))
+    assert {(c.setup, c.dataset): (c.ours, c.figure, c.agrees) for c in found} == {
+        (C, "fox"): ([0.60, 0.62], 0.603, True), (A, "musk1"): ([0.5], 0.892, False),
+        (Setup("miles"), "fox"): ([0.73], 0.738, True),
+    }  # fmt: skip
+    text = bags.literature_table(found)
     assert "| mi_graph (no cliques) |" in text and "0.610 ± 0.014 / 0.603 ± 0.019" in text and "*0.500 / 0.892" in text
-    assert len(text.splitlines()) == 4
+    assert "AUC of Chen" in text and "read in Ramsauer" in text and len(text.splitlines()) == 5
+    assert bags.agreement(found).startswith("1 of the 1 figures that were found in print agree, and 1 of the 2 others")
+
+
+def test_every_published_figure_says_where_it_was_read_or_that_it_was_not():
+    rows = list(csv.DictReader((bags.HERE / "bag_literature.csv").open(encoding="utf-8")))
+    assert len({(r["method"], r["settings"], r["dataset"], r["measure"]) for r in rows}) == len(rows)
+    assert all(0 < float(r["value"]) < 1 and r["measure"] in ("accuracy", "auc") and r["paper"] for r in rows)
+    page = bags.PAGE.read_text(encoding="utf-8")
+    assert {r["source"].split(",")[0] for r in rows if r["source"]} == {"Waqas et al. 2024", "Ramsauer et al. 2021"}
+    assert all(name in page for name in ("Waqas et al. 2024", "Ramsauer et al. 2021")) and "†" in page
 
 
 def test_the_page_has_every_part_once():
