@@ -364,3 +364,42 @@ def test_names_in_a_page_are_text(tmp_path):
     found = assess(Assessments("<script>alert(1)</script>", 12, ratings=ratings(rows)))
     page = showing.html(found)
     assert "<script" not in page and "&lt;b&gt;a" in page
+
+
+def test_annotators_judged_by_the_others_and_by_their_circles(monkeypatch):
+    from metamed.crowd import embedding, sampling
+
+    monkeypatch.setattr(sampling, "CHAINS", 1)
+    monkeypatch.setattr(embedding, "ROUNDS", 0)
+    rng, position = np.random.default_rng(0), np.random.default_rng(1).normal(size=(8, 2))
+    rows = []
+    for who in range(4):
+        for _ in range(80):
+            a, b, c = rng.permutation(8)[:3]
+            near = np.linalg.norm(position[a] - position[b]) < np.linalg.norm(position[a] - position[c])
+            near = near if who < 3 else rng.random() < 0.5
+            rows.append((a, *((b, c) if near else (c, b)), f"w{who}"))
+    anchor, closer, farther, who = (np.array(c) for c in zip(*rows, strict=True))
+    found = assess(Assessments("x", 8, Triplets(anchor, closer, farther, who)), with_left_out=True)
+    by = {a.name: a for a in found[0].annotators}
+    assert all(by[f"w{k}"].left_out.low > 0.6 and by[f"w{k}"].transitivity == 1 for k in range(3))
+    assert by["w3"].left_out.low < 0.5 < by["w3"].left_out.high and by["w3"].transitivity < 0.5
+    assert by["w0"].left_out.answers == 80  # all others judged all images
+    for shown in (showing.text(found), showing.markdown(found), showing.html(found)):
+        assert "others say" in shown and "no circle" in shown
+    told = {a["name"]: a for a in json.loads(showing.as_json(found))[0]["annotators"]}
+    assert told["w0"]["left_out"]["value"] == by["w0"].left_out.value and told["w3"]["transitivity"] < 0.5
+
+
+def test_raters_judged_by_the_others():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 60)
+    rows = [(i, who, truth[i] if rng.random() < share else 1 - truth[i])
+            for who, share in (("a", 0.95), ("b", 0.9), ("c", 0.9), ("guess", 0.5)) for i in range(60)]  # fmt: skip
+    found = assess(Assessments("x", 60, ratings=ratings(rows)), with_left_out=True)
+    by = {r.name: r for r in found[0].agreed[0].raters}
+    assert by["a"].left_out.low > 0.6 and by["guess"].left_out.low < 0.5 < by["guess"].left_out.high
+    assert "others say" in showing.text(found)
+    plain = assess(Assessments("x", 60, ratings=ratings(rows)))
+    assert plain[0].agreed[0].raters[0].left_out is None and "others say" not in showing.text(plain)
+    assert json.loads(showing.as_json(plain))[0]["annotators"][0]["left_out"] is None

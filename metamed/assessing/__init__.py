@@ -11,6 +11,7 @@ from metamed.assessing.annotators import Annotator, annotators
 from metamed.assessing.conditions import Conditions, compare
 from metamed.assessing.power import Power, power
 from metamed.assessments import Ratings, Triplets, informative, joined
+from metamed.crowd import left_out
 from metamed.errors import NotApplicable
 from metamed.readers import Assessments
 
@@ -44,11 +45,12 @@ class Assessed:
 
 
 def assess(assessments: Assessments, *, minimum: float = 0.6, by_condition: bool = False, reference: str | None = None,
-           with_power: bool = False, seed: int = 0) -> tuple[Assessed, ...]:  # fmt: skip
+           with_power: bool = False, with_left_out: bool = False, seed: int = 0) -> tuple[Assessed, ...]:  # fmt: skip
     """Triplets and ratings, each judged. Nothing is dropped here: `crowd.keep_reliable` does that.
 
-    by_condition: compare the conditions; reference: the one that all others are compared with. Raises NotApplicable
-    where there are no answers, or no two conditions.
+    by_condition: compare the conditions; reference: the one that all others are compared with. with_left_out: also how
+    well the others predict each annotator, at ten times the cost. Raises NotApplicable where there are no answers, or
+    no two conditions.
     """
     found = []
     for kind in ("triplets", "ratings"):
@@ -56,10 +58,12 @@ def assess(assessments: Assessments, *, minimum: float = 0.6, by_condition: bool
         if answers is None or not len(answers):
             continue
         conditions = compare(answers, assessments.labels, reference, seed) if by_condition else None
-        people = annotators(answers, _quality(answers, assessments.n_images, seed), minimum)
+        triplets = isinstance(answers, Triplets)
+        others = left_out(answers, seed=seed) if triplets and with_left_out else None
+        people = annotators(answers, _quality(answers, assessments.n_images, seed), minimum, others)
         images = len(np.unique(np.concatenate(_shown(answers))))
         needs = power(answers) if with_power else ()
-        same = agreed(answers, seed) if isinstance(answers, Ratings) else ()
+        same = () if triplets else agreed(answers, seed, with_left_out)
         found.append(Assessed(assessments.name, kind, len(answers), images, minimum, people, same, conditions, needs,
                               assessments.notes, dict(assessments.found or {})))  # fmt: skip
     if not found:

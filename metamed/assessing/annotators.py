@@ -8,6 +8,7 @@ import numpy as np
 
 from metamed.assessing import values
 from metamed.assessments import Ratings, Triplets
+from metamed.crowd import Quality, transitivity
 
 
 @dataclass(frozen=True)
@@ -15,9 +16,11 @@ class Annotator:
     """Somebody who answered. NaN for what is not known.
 
     quality, low, high: the probability that an answer of his agrees with the truth (`crowd.annotator_quality`), with
-    its 95 % interval. kind: what he is like. agreement: with the others. accuracy: on questions whose answer is known,
-    of which there were `checked`. constancy: share of repeated questions that he answered as before. left: share of
-    answers for the left side. seconds: of an answer, median. kept: False where his quality is below the minimum.
+    its 95 % interval. kind: what he is like. left_out: that an answer to a triplet is what the others say, who were
+    judged without him; None where that was not asked for. agreement: with the others. accuracy: on questions whose
+    answer is known, of which there were `checked`. constancy: share of repeated questions that he answered as before.
+    transitivity: share of his comparisons that lie on no circle. left: share of answers for the left side. seconds: of
+    an answer, median. kept: False where his quality is below the minimum.
     """
 
     name: str
@@ -26,20 +29,26 @@ class Annotator:
     low: float
     high: float
     kind: str
+    left_out: Quality | None
     agreement: float
     accuracy: float
     checked: int
     constancy: float
+    transitivity: float
     left: float
     seconds: float
     kept: bool
 
 
-def annotators(answers: Triplets | Ratings, quality: dict, minimum: float) -> tuple[Annotator, ...]:
-    """One for each name, the worst first; slots last. quality: by name, as `metamed.crowd` finds it."""
+def annotators(
+    answers: Triplets | Ratings, quality: dict, minimum: float, left_out: dict | None = None
+) -> tuple[Annotator, ...]:
+    """One for each name, the worst first; slots last. quality, left_out: by name, as `metamed.crowd` finds them."""
     facts = _facts(answers)
     names = np.asarray(answers.annotator)
-    found = [_one(name, names == name, quality.get(name), facts, minimum) for name in np.unique(names).tolist()]
+    circles = transitivity(answers) if isinstance(answers, Triplets) else {}
+    found = [_one(name, names == name, quality.get(name), (left_out or {}).get(name), circles.get(name, np.nan), facts,
+                  minimum) for name in np.unique(names).tolist()]  # fmt: skip
     slots = set(names[~answers.persistent].astype(str).tolist())
     found = [replace(a, kind="slot") if a.name in slots else a for a in found]
     return tuple(sorted(found, key=lambda a: (a.kind == "slot", np.nan_to_num(a.quality, nan=2.0), a.name)))
@@ -66,12 +75,13 @@ def _alphas(ratings: Ratings) -> np.ndarray:
     return out
 
 
-def _one(name, rows: np.ndarray, quality, facts: dict[str, np.ndarray], minimum: float) -> Annotator:
+def _one(name, rows: np.ndarray, quality: Quality | None, left_out: Quality | None, transitive: float,
+         facts: dict[str, np.ndarray], minimum: float) -> Annotator:  # fmt: skip
     value, low, high, kind = (np.nan, np.nan, np.nan, "unknown") if quality is None else (
         quality.value, quality.low, quality.high, quality.kind)  # fmt: skip
     mine = {what: known[rows][np.isfinite(known[rows])] for what, known in facts.items()}
     mean = {what: float(known.mean()) if len(known) else np.nan for what, known in mine.items()}
     seconds = float(np.median(mine["seconds"])) if len(mine["seconds"]) else np.nan
     kept = not value < minimum
-    return Annotator(str(name), int(rows.sum()), value, low, high, kind, mean["agreement"], mean["accuracy"],
-                     len(mine["accuracy"]), mean["constancy"], mean["left"], seconds, kept)  # fmt: skip
+    return Annotator(str(name), int(rows.sum()), value, low, high, kind, left_out, mean["agreement"], mean["accuracy"],
+                     len(mine["accuracy"]), mean["constancy"], transitive, mean["left"], seconds, kept)  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 from metamed.assessing import Agreed, Assessed
 from metamed.assessing.conditions import LOGARITHMIC, Comparison, Conditions
 from metamed.assessing.values import MEASURES
+from metamed.crowd import Quality
 from metamed.errors import MetamedError
 
 LONGEST = 40  # annotators in a terminal; all of them are in the other forms
@@ -50,9 +51,11 @@ _COLUMNS = {
     "answers": lambda a: f"{a.answers:,}",
     "quality": lambda a: _with_interval(a.quality, a.low, a.high),
     "kind": lambda a: a.kind,
+    "others say": lambda a: _quality(a.left_out),
     "agreement": lambda a: _number(a.agreement),
     "right": lambda a: _number(a.accuracy) + (f" of {a.checked}" if a.checked else ""),
     "constant": lambda a: _number(a.constancy),
+    "no circle": lambda a: _number(a.transitivity),
     "left": lambda a: _number(a.left),
     "seconds": lambda a: _number(a.seconds, 1),
     "": lambda a: "" if a.kept else "would be dropped",
@@ -67,6 +70,10 @@ _WORDS = {
 }
 
 
+_OTHERS = "others say: the share of answers that is what the others' answers say, judged without him"
+_CIRCLES = "no circle: the share of comparisons that no others of the same annotator contradict (x < y < z < x)"
+
+
 def _annotators(found: Assessed, longest: int | None) -> Section:
     shown = found.annotators[:longest]
     columns = {head: [say(a) for a in shown] for head, say in _COLUMNS.items()}
@@ -76,6 +83,8 @@ def _annotators(found: Assessed, longest: int | None) -> Section:
     known = [a for a in found.annotators if a.kind != "slot"]
     if known:
         lines.append(_WORDS[found.kind])
+        lines += [_OTHERS] if "others say" in columns else []
+        lines += [_CIRCLES] if "no circle" in columns else []
         lines += _verdict(found, Counter(a.kind for a in known))
     return Section("Annotators", tuple(rows), tuple(lines))
 
@@ -96,14 +105,16 @@ def _verdict(found: Assessed, kinds: Counter) -> list[str]:
 def _agreed(found: Agreed) -> Section:
     """What the ratings of an attribute agree on."""
     values = [f"{v:g}" for v in found.values]
-    head = ("annotator", "quality", "kind", *(f"right where {v}" for v in values))
-    rows = [(r.name, _with_interval(r.quality.value, r.quality.low, r.quality.high), r.quality.kind,
-             *map(_number, r.right)) for r in found.raters]  # fmt: skip
+    without = any(r.left_out for r in found.raters)
+    head = ("annotator", "quality", "kind", *["others say"] * without, *(f"right where {v}" for v in values))
+    rows = [(r.name, _quality(r.quality), r.quality.kind, *[_quality(r.left_out)] * without, *map(_number, r.right))
+            for r in found.raters]  # fmt: skip
     shares = [", ".join(f"{v}: {share:.3f}" for v, share in zip(values, of, strict=True))
               for of in (found.prevalence, found.majority)]  # fmt: skip
     lines = (f"true scores of {found.images:,} images: {shares[0]}; by majority vote: {shares[1]}",
              f"{found.different:,} images have another score than by majority vote",
-             "quality: the probability that an answer is the true score; the model sees scores as names")  # fmt: skip
+             "quality: the probability that an answer is the true score; the model sees scores as names",
+             *[_OTHERS] * without)  # fmt: skip
     return Section(f"{found.attribute}: what they agree on (Dawid and Skene's model)", (head, *rows), lines)
 
 
@@ -191,6 +202,10 @@ def _with_interval(value: float, low: float, high: float) -> str:
         return "–"
     known = math.isfinite(low) and math.isfinite(high)
     return _number(value) + (f" [{_number(low)}, {_number(high)}]" if known else "")
+
+
+def _quality(found: Quality | None) -> str:
+    return "–" if found is None else _with_interval(found.value, found.low, found.high)
 
 
 def _p(value: float) -> str:

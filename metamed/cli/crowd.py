@@ -54,21 +54,22 @@ BY = option(str | None, "--by", "Compare conditions: 'condition', or the column 
 REFERENCE = option(str | None, "--reference", "Condition that the others are compared with, instead of the largest.")
 LABELS = option(str | None, "--labels", "Column or key of a label of each image: how well answers tell it.")
 POWER = option(bool, "--power", "Also how many answers another study needs to see a difference of a given size.")
+LEFT_OUT = option(bool, "--left-out", "Also how well the others predict each annotator: ten times the work.")
 THEIR_STUDY = option(str | None, "--study", "Only the answers of this study that `collect` kept; else of all of them.")
 PLOT = option(Path | None, "--plot", "With --by: draw the comparison as .svg, .png or .pdf.")
 
 
 def assess(
     common: Common, dataset: o.DATASET, minimum: MINIMUM = 0.6, by: BY = None, reference: REFERENCE = None,
-    labels: LABELS = None, power: POWER = False, study: THEIR_STUDY = None, as_json: o.JSON = False,
-    report: o.REPORT = None, plot: PLOT = None,
+    labels: LABELS = None, power: POWER = False, left_out: LEFT_OUT = False, study: THEIR_STUDY = None,
+    as_json: o.JSON = False, report: o.REPORT = None, plot: PLOT = None,
 ):  # fmt: skip
     """How good annotators are, who would be dropped, how conditions differ, what another study needs."""
     from metamed.assessing import assess as judge
     from metamed.assessing import showing
 
     found = judge(_answers(common, dataset, by, labels, study), minimum=minimum, by_condition=by is not None,
-                  reference=reference, with_power=power, seed=common.seed)  # fmt: skip
+                  reference=reference, with_power=power, with_left_out=left_out, seed=common.seed)  # fmt: skip
     if report:
         showing.write(found, report)
     if plot and found[0].conditions is not None:

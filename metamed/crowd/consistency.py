@@ -12,7 +12,7 @@ from metamed.crowd.embedding import embed
 from metamed.crowd.quality import Quality, kind_of
 from metamed.errors import NotApplicable
 
-PARTS = 10  # of the annotators of triplets: an embedding of nine tenths judges the rest, at ten times the cost of one
+PARTS = 10  # of the annotators: what nine tenths of them say judges the rest, at ten times the cost of one fit
 
 
 def left_out(
@@ -22,8 +22,9 @@ def left_out(
     interval. His own answers have no say; what others get wrong counts against him, so that it is lower than
     `annotator_quality`, and needs no belief about him.
 
-    Of ratings of one `attribute`: the consensus of all others. Of triplets: an embedding of the answers of nine in ten
-    annotators. Answers to what nobody else judged do not count; without any, it is NaN.
+    What others say is the consensus of their ratings of one `attribute`, or an embedding of their triplets; of more
+    than ten annotators, nine in ten are the others. Answers to what nobody else judged do not count; without any, it is
+    NaN.
     """
     if isinstance(assessments, Ratings):
         rows = np.asarray(assessments.attribute) == attribute if attribute is not None else slice(None)
@@ -34,7 +35,7 @@ def left_out(
         agrees = _agree_with_embedding
     names = list(dict.fromkeys(np.asarray(kept.annotator)[kept.persistent].tolist()))
     order = np.random.default_rng(seed).permutation(len(names))
-    parts = np.array_split(order, len(names) if isinstance(assessments, Ratings) else min(PARTS, len(names)))
+    parts = np.array_split(order, max(1, min(PARTS, len(names))))
     who = np.asarray(kept.annotator)
     found = {}
     for part in parts:
