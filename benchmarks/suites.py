@@ -142,6 +142,15 @@ NETWORKS = (
     Setup("densenet121"),
     Setup("convnext_tiny"),
 )
+# Which source falls for a mark that goes with a class? Untuned probes, and networks that learn all of their weights.
+UNPROVEN = (
+    probes((*SHIPPED, RANDOM_MOBILE[0]), scaling="all"),
+    (
+        Setup("small_cnn"),
+        *(Setup("mobilenet", RATE, "finetune", (source,)) for source in (IMAGENET, BIRDS)),
+        Setup("mobilenet", RATE),
+    ),
+)
 TURNED = probes((*RANDOM_MOBILE[:1], *CHAINED, *RANDOM_MOBILE[1:]))
 TUNED = tuple(Setup("mobilenet", {"learning_rate": 0.003}, "finetune", (source,)) for source in CHAINED)
 
@@ -241,6 +250,10 @@ def _everywhere(name: str, setups: tuple[Setup, ...], sizes=SIZES, splits=SPLITS
     return Suite(name, datasets, setups, sizes=sizes, procedure="holdout", splits=splits)
 
 
+def _robust(name: str, setups: tuple[Setup, ...], size: int | None = 50, datasets=COMPACT) -> Suite:
+    return Suite(name, datasets, setups, sizes=(size,), procedure="holdout", splits=(3,), robust=True)
+
+
 SUITES = {
     # One grouped holdout per dataset, 64 px or the dataset's own size if smaller, up to 600 labelled images.
     "first": Suite("first", CLASSIFICATION, FIRST, seeds=(0, 1), sizes=(600,), procedure="holdout"),
@@ -262,6 +275,11 @@ SUITES = {
     "trained100": _everywhere("trained100", TRAINED, (100,), (0,)),
     "recipes50": _everywhere("recipes50", RECIPES, (50,), (0,)),
     "networks50": _everywhere("networks50", NETWORKS, (50,), (0,)),
+    # A split that no other suite has: what is not part of a run's identity is measured only when a run is first made.
+    "robust": _robust("robust", UNPROVEN[0]),
+    "robust_networks": _robust("robust_networks", UNPROVEN[1]),
+    "robust_all": _robust("robust_all", UNPROVEN[0], None),
+    "robust_more": _robust("robust_more", (*UNPROVEN[0], *UNPROVEN[1]), datasets=CLASSIFICATION),
     "tuned": _everywhere("tuned", TUNED, (100,), (0,)),
     "varied_sources": learners("varied_sources", (*SHUFFLED, *GREY), FROM_SCRATCH),
     "resized_sources": learners("resized_sources", RESIZED, FROM_SCRATCH, sizes=(50, 150, None)),

@@ -192,7 +192,7 @@ def test_robustness_is_evaluated_when_asked_for(name, store):
     fresh = Store.memory()
     fresh.merge(store)
     run = run_setup(setup, make_task(data, seed=1), data, fresh, device="cpu", robust=True)
-    shifts = {"auc@noise", "auc@blur", "auc@confounder"}
+    shifts = {f"auc@{how}" for how in ("noise", "blur", "mark", "confounded", "unconfounded", "reversed")}
     assert shifts <= set(run.evaluations) and not shifts & set(kept(store, setup, data).evaluations)
     assert fresh.get(run.id).evaluations == run.evaluations
 
