@@ -21,6 +21,11 @@ BATCH_CPU, BATCH_GPU = 16, 256  # images through a frozen network at once: what 
 # as fast (2.6 against 1.2 ms an image of 64 x 64 pixels, MobileNetV2 on one core)
 
 
+def batch_on(device) -> int:
+    """How many images a frozen network takes at once on a torch device."""
+    return BATCH_CPU if device.type == "cpu" else BATCH_GPU
+
+
 def find_weights(source: Source, store: Store, *, download: bool = False) -> Path:
     """The file of a source: trained here (in the store), made of a seed, shipped with a checkout, or torchvision's own.
 
@@ -48,19 +53,32 @@ def _weight_folders() -> list[Path]:
 
 
 def _torchvision_weights(source: Source, download: bool) -> Path:
+    """torchvision's own file, in torch's cache; its name ends in the first 8 digits of its sha256."""
     import torch
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    found = sorted(folder.glob(f"{source.network}-{source.sha256[:8]}*.pth"))
-    if found:
+    if found := sorted(folder.glob(f"*-{source.sha256[:8]}*.pth")):
         return found[0]
+    url = _torchvision_url(source)
     if not download:
-        raise MetamedError(f"weights of '{source.name}' are not on this machine. --download fetches them")
+        raise MetamedError(f"weights of '{source.name}' are not in {folder}. --download fetches {url}")
+    path = folder / url.rsplit("/", 1)[1]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:  # the file is kept only if its hash begins with these digits; nothing in it is executed, then or later
+        torch.hub.download_url_to_file(url, str(path), source.sha256, progress=False)
+    except (OSError, RuntimeError) as error:
+        raise MetamedError(f"{url}: {error}") from None
+    return path
+
+
+def _torchvision_url(source: Source) -> str:
+    """Where torchvision publishes the weights with a source's hash."""
     from torchvision.models import get_model_weights
 
-    weights = next(w for w in get_model_weights(source.network) if source.sha256[:8] in w.url)
-    weights.get_state_dict(progress=False, check_hash=True)
-    return next(folder.glob(f"{source.network}-{source.sha256[:8]}*.pth"))
+    urls = [weights.url for weights in get_model_weights(source.network)]
+    if found := [url for url in urls if f"-{source.sha256[:8]}" in url]:
+        return found[0]
+    raise MetamedError(f"torchvision has no {source.network} with the weights of '{source.name}' ({source.sha256[:8]})")
 
 
 def random_source(network: str, seed: int) -> Source:
@@ -154,7 +172,7 @@ def frozen(source: Source, path: Path, channels: int, image_size: int, device: s
 
 
 def _features(model, images: Images, image_size: int) -> np.ndarray:
-    batch = BATCH_CPU if model.mean.device.type == "cpu" else BATCH_GPU
+    batch = batch_on(model.mean.device)
     parts = [
         training.logits_of(model, training.load_images(images, block, image_size), batch).astype(np.float16)
         for block in np.array_split(np.arange(len(images)), max(1, len(images) // 2000))

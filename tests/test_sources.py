@@ -1,5 +1,6 @@
 """Sources: what a trained network carries on, networks that learned nothing, and variants of datasets."""
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import blobs
+from torchvision import models
 
 from metamed import training
+from metamed.errors import MetamedError
 from metamed.experiments import run_setup
 from metamed.flows.blocks import Classifier, encoder
 from metamed.methods import Shape, get_method
 from metamed.records import Setup, Source
-from metamed.sources import as_source, encode, features_key, find_weights, load_source, random_source
+from metamed.sources import as_source, encode, features_key, find_weights, frozen, load_source, random_source
 from metamed.store import Store
 from metamed.tasks import make_task
 
@@ -92,6 +95,84 @@ def test_a_network_that_learned_nothing_is_never_offered(store):
     store.add(nothing)
     run_setup(Setup("probe.linear", {}, None, (nothing.name,)), make_task(data), data, store)
     assert [row["runnable"] for row in store.example_rows("classification", "auc")] == [False]
+
+
+# ---- torchvision's weights
+
+TORCHVISION = [s for s in Store.embedded().records("source") if s.origin == "torchvision"]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    return tmp_path / "hub" / "checkpoints"
+
+
+def _published(source, folder, state):
+    """A file as torchvision publishes it, in a folder, and the source with its hash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(state, folder / "new.pth")
+    digest = training.sha256(folder / "new.pth")[:8]
+    return replace(source, sha256=digest), (folder / "new.pth").rename(folder / f"{source.network}-{digest}.pth")
+
+
+@pytest.mark.parametrize("source", TORCHVISION, ids=lambda source: source.network)
+def test_torchvisions_weights_make_torchvisions_features(source, cache, store):
+    theirs = models.get_model(source.network, weights=None).eval()
+    state = theirs.state_dict()
+    if source.network == "densenet121":  # whose file names its layers as torchvision did in 2017
+        state = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", k): v for k, v in state.items()}
+        assert "features.denseblock1.denselayer1.norm.1.weight" in state
+    source, path = _published(source, cache, state)
+    assert find_weights(source, store) == path
+    images = torch.from_numpy(blobs(4, size=64).images.array)
+    mean, sd, _ = (torch.tensor(p).reshape(-1, 1, 1) for p in training.PREPROCESSING["imagenet"])
+    layers = [m for m in theirs.modules() if isinstance(m, torch.nn.Linear)]
+    seen = []  # what their first linear layer behind the features is given
+    first = theirs.classifier[0] if source.network.startswith("mobilenet_v3") else layers[-1]
+    first.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        theirs((images / 255 - mean) / sd)
+        found = frozen(source, path, 3, 64, "cpu").eval()(images)
+    torch.testing.assert_close(found, seen[0], rtol=1e-3, atol=1e-4 * float(seen[0].abs().max()))
+
+
+def test_torchvisions_weights_are_fetched_when_asked_for_and_only_with_their_hash(cache, store, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("nothing is read while it is fetched"))
+    source, published = _published(TORCHVISION[0], tmp_path / "web", {"x": torch.zeros(3)})
+    monkeypatch.setattr("metamed.sources._torchvision_url", lambda source: published.as_uri())
+    with pytest.raises(MetamedError, match="--download fetches file:"):
+        find_weights(source, store)
+    with pytest.raises(MetamedError, match="invalid hash value"):
+        find_weights(replace(source, sha256="0" * 8), store, download=True)
+    assert not list(cache.iterdir())
+    path = find_weights(source, store, download=True)
+    assert path.parent == cache and path.read_bytes() == published.read_bytes()
+    published.unlink()
+    assert find_weights(source, store) == find_weights(source, store, download=True) == path
+    with pytest.raises(MetamedError, match="No such file"):
+        find_weights(replace(source, sha256="0" * 8), store, download=True)
+
+
+def test_weights_that_torchvision_does_not_publish_are_refused(cache, store):
+    with pytest.raises(MetamedError, match="torchvision has no resnet18 with the weights of 'x'"):
+        find_weights(Source("x", "resnet18", "supervised", (), "imagenet", "0" * 8, "", "torchvision"), store)
+
+
+class _Trap:
+    def __reduce__(self):
+        return Path.touch, (Path("sprung"),)
+
+
+def test_nothing_in_a_file_of_weights_is_executed(cache, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source, path = _published(TORCHVISION[0], cache, {"features.0.0.weight": _Trap()})
+    with pytest.raises(MetamedError, match="not read: it holds more than tensors"):
+        encode(blobs(4), source, path, 32, "cpu")
+    assert not Path("sprung").exists()
+
+
+# ---- variants
 
 
 def test_variants_change_what_they_say_and_nothing_else():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +72,10 @@ def sha256(path: Path) -> str:
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """A state dict from .safetensors, or from torchvision's .pth without executing anything in it."""
     if Path(path).suffix == ".pth":
-        return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except UnpicklingError:
+            raise MetamedError(f"{path}: not read: it holds more than tensors") from None
     try:
         from safetensors.torch import load_file
     except ImportError:
@@ -99,10 +104,13 @@ def weights_bytes(model: Model) -> bytes:
     return save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
 
 
+_RENAMED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # torchvision's DenseNet file: norm.1 is norm1 now
+
+
 def load_encoder(encoder: nn.Module, state: dict[str, torch.Tensor], *, name: str) -> None:
     """Fill `encoder` from a state dict of torchvision's or of ours; every weight must be there and fit."""
     ours = "net.encoder.net."
-    state = {k.removeprefix(ours): v for k, v in state.items()}
+    state = {_RENAMED.sub(r"\1\2", k.removeprefix(ours)): v for k, v in state.items()}
     own = encoder.net.state_dict()
     found = {k: state[k].float() if v.is_floating_point() else state[k] for k, v in own.items() if k in state}
     wrong = [
