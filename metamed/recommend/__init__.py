@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from statistics import mean
 
 import numpy as np
@@ -27,6 +25,7 @@ from metamed.recommend.wishes import Wishes, licences
 from metamed.records import Candidate, Recommendation, Setup, content_id
 from metamed.store import Store
 from metamed.store.evidence import DatasetFacts
+from metamed.store.shipped import cache_folder
 
 Z90 = 1.645  # normal quantile of a 90 % interval
 SAME = 0.5  # share of known images from which on a dataset is taken for the known one, runs and all
@@ -144,7 +143,7 @@ def learner_of(kind: Kind, store: Store, rows: list[dict], seed: int = 0) -> Met
     Kept in $METAMED_CACHE_DIR, else the user's cache folder. The learner itself checks that it fits the evidence.
     """
     known = [(row["evidence"], str(row["score"]), row["dataset"], row["family"]) for row in rows]
-    path = _cache() / f"{kind}-{content_id('learner', VERSION, seed, known)}.json"
+    path = cache_folder() / "learner" / f"{kind}-{content_id('learner', VERSION, seed, known)}.json"
     if path.exists():
         with suppress(ReadError):
             return MetaLearner.read(path)
@@ -153,12 +152,6 @@ def learner_of(kind: Kind, store: Store, rows: list[dict], seed: int = 0) -> Met
         with suppress(OSError):  # a folder that cannot be written costs time at the next call, nothing else
             learner.save(path)
     return learner
-
-
-def _cache() -> Path:
-    from platformdirs import user_cache_path
-
-    return Path(os.environ.get("METAMED_CACHE_DIR") or user_cache_path("metamed")) / "learner"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from metamed.store.evidence import COLUMNS, DatasetFacts, Record, from_row, to_r
 from metamed.store.labels import keep_labels
 from metamed.store.limits import checked
 from metamed.store.scores import cost_rows, example_rows
+from metamed.store.shipped import fill
 
 RECOGNISED = 0.10  # share of near-duplicate thumbnails that makes two datasets kin; unrelated ones share at most 4 %
 
@@ -371,5 +372,5 @@ class Store:
 @cache
 def _embedded() -> Store:
     store = Store.memory()
-    evidence.read(store, Path(str(files("metamed").joinpath("data"))))
+    fill(store, store._db, Path(str(files("metamed").joinpath("data"))))
     return store

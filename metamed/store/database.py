@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from metamed.errors import MetamedError
@@ -98,6 +100,30 @@ class Database:
         """Make the other an exact copy of this one."""
         with self._lock, other._lock:
             self._connection.backup(other._connection)
+
+    def save(self, path: Path, mark: int) -> None:
+        """Write a copy into a file that replaces another one whole: two that write at once do not meet."""
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
+        os.close(handle)
+        try:
+            with self._lock, closing(sqlite3.connect(name)) as file:
+                self._connection.backup(file)
+                file.execute(f"PRAGMA user_version = {mark}")  # last, so that what is half written has none
+            os.replace(name, path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    def load(self, path: Path, mark: int) -> bool:
+        """Become a copy of a whole file that was saved under this mark; False, and nothing done, if there is none."""
+        if not path.exists():
+            return False
+        with self._lock, closing(sqlite3.connect(path)) as file:
+            if file.execute("PRAGMA user_version").fetchone()[0] != mark:
+                return False
+            if file.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+                return False
+            file.backup(self._connection)
+        return True
 
     def close(self) -> None:
         self._connection.close()
