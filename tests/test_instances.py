@@ -17,6 +17,7 @@ from metamed.cli import call
 from metamed.dataset import ArrayImages, Card, Dataset
 from metamed.errors import MetamedError, NotApplicable
 from metamed.experiments import run_setup
+from metamed.jobs import mil as mil_jobs
 from metamed.readers.patches import png
 from metamed.records import Setup
 from metamed.store import Store
@@ -265,3 +266,21 @@ def test_ask_on_the_command_line(file, tmp_path, capsys):
     assert "bag auc" in shown and "gain" in shown and "malignant" in shown
     assert call(["ask", "--dataset", str(file), "--by", "guess", "--to", str(tmp_path / "r.csv"), "--later"]) == 2
     assert "no strategy 'guess'" in capsys.readouterr().err
+
+
+def test_ask_looks_at_images_once(tmp_path, monkeypatch, capsys):
+    seen, encode = [], mil_jobs.encode
+    monkeypatch.setattr(mil_jobs, "encode", lambda *given: seen.append(given[1].name) or encode(*given))
+    monkeypatch.setenv("METAMED_STORE", str(tmp_path / "own.db"))
+    data, path, table = bags(12, 4, images=True), tmp_path / "cells.h5", tmp_path / "q.csv"
+    with h5py.File(path, "w") as out:
+        out["images"], out["bag_ids"], out["bag_labels"] = data.images.array, data.bags, data.target
+    ask = ["ask", "--dataset", str(path), "--to", str(table), "--later", "--device", "cpu", "--questions"]
+    assert call([*ask, "2"]) == 0 and seen == ["imagenet.coral.mobilenet_v2"]
+    first = read_questions(table, ("0", "1"))
+    assert call([*ask, "4"]) == 0 and len(seen) == 1, "the store kept the features"
+    again = read_questions(table, ("0", "1"))
+    table.unlink()
+    assert call([*ask, "2"]) == 0 and len(seen) == 1
+    assert read_questions(table, ("0", "1")) == first == again[:2], "what was kept says the same"
+    capsys.readouterr()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from metamed.records import Setup
 from metamed.store import Store
 from metamed.training.mil import Bags
 from metamed.trust import Learn
-from metamed.trust.learning import COMPONENTS, components, learner
+from metamed.trust.learning import COMPONENTS, Keep, components, learner
 from metamed.trust.measures import ranks
 
 BY, BESIDE = "uncertain_diverse", 8
@@ -40,18 +41,21 @@ class Session:
 
     @classmethod
     def of(
-        cls, dataset: Dataset, table: Path, store: Store, setup: Setup | None = None, device: str = "auto"
-    ) -> Session:
+        cls, dataset: Dataset, table: Path, store: Store, setup: Setup | None = None, device: str = "auto",
+        keep: Keep | None = None,
+    ) -> Session:  # fmt: skip
         """The session of a dataset with the questions that its table holds already.
 
-        setup: who asks and learns; one that learns within seconds if None. Raises NotApplicable for data without bags,
-        without labels, or of bags that all hold a finding.
+        setup: who asks and learns; one that learns within seconds if None. keep: takes frozen features for the next
+        round, `store` if None. Raises NotApplicable for data without bags, without labels, or of which no bag holds a
+        finding.
         """
         if dataset.bags is None or dataset.target is None or dataset.multi_label:
             raise NotApplicable(f"{dataset.name}: questions about instances need bags with one label each")
         if not (dataset.target > 0).any():
             raise NotApplicable(f"{dataset.name}: all bags are '{classes_of(dataset)[0]}': no finding to ask about")
-        lazy, learn = learner(setup, dataset, store, device=device) if setup else quick(dataset, store, device)
+        made = partial(learner, setup) if setup else quick
+        lazy, learn = made(dataset, store, device=device, keep=keep)
         bags = [lazy[b] for b in range(dataset.n_samples)]
         return cls(dataset, learn, bags, table, read_questions(table, classes_of(dataset)))
 
@@ -127,11 +131,13 @@ class Session:
                 rows.writerow([number, int(self.dataset.bags[number]), f"{places[i]:.4f}", answer])
 
 
-def quick(dataset: Dataset, store: Store, device: str = "auto") -> tuple[Bags, Learn]:
+def quick(
+    dataset: Dataset, store: Store, *, device: str = "auto", keep: Keep | None = None
+) -> tuple[Bags, Learn]:  # fmt: skip
     """Bags and a learner that answers within seconds: the first principal components of the features, of a frozen
     source where instances are images, and a variant that was examined with them (`benchmarks/asking.py`)."""
     seen = Setup(METHOD, {}, None, () if len(dataset.images.shape) == 2 else (SOURCE,))
-    features, _ = learner(seen, dataset, store, device=device)
+    features, _ = learner(seen, dataset, store, device=device, keep=keep)
     values = take(features.instances, np.arange(len(dataset.images)))
     if values.shape[1] > COMPONENTS:
         values = components(values)

@@ -47,7 +47,7 @@ def ask(
 
     evidence, data = common.evidence(), read(dataset, images, labels, group, "mil")
     setup = evidence.get(run_of(run, evidence).setup) if run else None
-    session = Session.of(data, to, evidence, setup, device or "auto")
+    session = Session.of(data, to, evidence, setup, device or "auto", lambda *known: common.own().add_features(*known))
     new = session.choose(questions, by, common.seed)
     common.say(f"{new} new questions, {sum(not q.answer for q in session.questions)} open, in {to}")
     if later:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -42,10 +42,16 @@ class NetworkModel:
         return mil.instance_scores(self.answer, bag)
 
 
-def learner(setup: Setup, dataset: Dataset, store: Store, *, device: str = "auto") -> tuple[mil.Bags, Learn]:
+Keep = Callable[[str, str, np.ndarray], object]  # what `Store.add_features` takes: a source, a digest, its features
+
+
+def learner(
+    setup: Setup, dataset: Dataset, store: Store, *, device: str = "auto", keep: Keep | None = None
+) -> tuple[mil.Bags, Learn]:
     """(the dataset's bags as the setup's method takes them, how it learns from such bags).
 
-    Frozen features are taken from the store or computed once. Raises NotApplicable for what does not learn from bags.
+    Frozen features are taken from the store, or computed and kept: by `keep`, or in that store. Raises NotApplicable
+    for what does not learn from bags.
     """
     method = get_method(setup.method)
     if method.kind != "mil" or dataset.bags is None or dataset.target is None:
@@ -56,7 +62,9 @@ def learner(setup: Setup, dataset: Dataset, store: Store, *, device: str = "auto
                             f"held in memory, at most {most}. Give a part of the bags")  # fmt: skip
     task = Task(dataset.name, dataset.digest, "mil", "target", None, "given", "auc", ())
     job = make_job(setup, task, dataset, store, device=device)
-    bags, _ = jobs.bags_of(job.setup, dataset, job.sources, job.weights, job.features, job.device)
+    bags, new = jobs.bags_of(job.setup, dataset, job.sources, job.weights, job.features, job.device)
+    for key, features in new.items():
+        (keep or store.add_features)(key, dataset.digest, features)
     if is_frozen(job.setup):  # from here on the features are the dataset
         features = replace(dataset, images=bags.instances)
         job = replace(job, dataset=features, sources=(), weights=(), setup=replace(job.setup, sources=()))
