@@ -86,9 +86,8 @@ def test_distances_are_those_of_all_pairs(seed, height, width):
     rng = np.random.default_rng(seed)
     a, b = rng.random((2, height, width)) < rng.random((2, 1, 1)) / 2
     a[0, 0] = b[-1, -1] = True
-    there, here = outline_distances(a, b)
-    pairs = np.linalg.norm(np.argwhere(outline(a))[:, None] - np.argwhere(outline(b))[None], axis=2)
-    assert there == pytest.approx(pairs.min(1)) and here == pytest.approx(pairs.min(0))
+    for sides in ((1, 1), (1, 3), (1.5, 1)):
+        _as_of_all_pairs(a, b, sides)
 
 
 @settings(max_examples=20, deadline=None)
@@ -97,34 +96,76 @@ def test_distances_in_volumes_are_those_of_all_pairs(seed):
     rng = np.random.default_rng(seed)
     a, b = rng.random((2, 4, 6, 5)) < 0.3
     a[0, 0, 0] = b[-1, -1, -1] = True
-    there, here = outline_distances(a, b)
-    pairs = np.linalg.norm(np.argwhere(outline(a))[:, None] - np.argwhere(outline(b))[None], axis=2)
+    for sides in ((1, 1, 1), (5, 1, 1.4)):
+        _as_of_all_pairs(a, b, sides)
+
+
+def _as_of_all_pairs(a: np.ndarray, b: np.ndarray, sides: tuple[float, ...]) -> None:
+    there, here = outline_distances(a, b, sides)
+    apart = np.argwhere(outline(a))[:, None] - np.argwhere(outline(b))[None]
+    pairs = np.linalg.norm(apart * np.array(sides), axis=2)
     assert there == pytest.approx(pairs.min(1)) and here == pytest.approx(pairs.min(0))
 
 
-def test_monai_says_the_same():
+@pytest.mark.parametrize("spacing", [(), (0.7, 0.7), (0.4, 1.5)])
+def test_monai_says_the_same(spacing):
     metrics = pytest.importorskip("monai.metrics")
     import torch
 
     rng = np.random.default_rng(3)
     truth, said = smooth_labels(rng, 6), smooth_labels(rng, 6)
-    ours = scores(truth, said, [1, 2])
+    ours = scores(truth, said, [1, 2], spacing=spacing)
 
     def one_hot(masks):
         return torch.nn.functional.one_hot(torch.from_numpy(masks).long(), 3).movedim(-1, 1)
 
-    pair = one_hot(said), one_hot(truth)
+    pair, widths = (one_hot(said), one_hot(truth)), {"spacing": list(spacing) or None}
     theirs = {
         "dice": metrics.compute_dice(*pair, include_background=False),
         "iou": metrics.compute_iou(*pair, include_background=False),
-        "hd95": metrics.compute_hausdorff_distance(*pair, percentile=95),
-        "surface_distance": metrics.compute_average_surface_distance(*pair, symmetric=True),
+        "hd95": metrics.compute_hausdorff_distance(*pair, percentile=95, **widths),
+        "surface_distance": metrics.compute_average_surface_distance(*pair, symmetric=True, **widths),
     }
     for name, values in theirs.items():
         values, known = values.numpy(), np.isfinite(values.numpy()) & np.stack([
             (truth == k).any((1, 2)) & (said == k).any((1, 2)) for k in (1, 2)], axis=1)  # fmt: skip
         assert known.sum() >= 6
         assert ours[name][known] == pytest.approx(values[known], rel=1e-5), name
+
+
+def test_monai_says_the_same_of_volumes_with_thick_slices():
+    metrics = pytest.importorskip("monai.metrics")
+    import torch
+
+    planes, spacing = smooth_labels(np.random.default_rng(4), 8, classes=2), (5.0, 0.8, 0.8)
+    truth, said = np.stack([planes[:4], planes[1:5]]), np.stack([planes[4:], planes[2:6]])
+    pair = [torch.from_numpy(m)[:, None] for m in (said, truth)]
+    own = {"hd95": metrics.compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=spacing),
+           "surface_distance": metrics.compute_average_surface_distance(
+               *pair, include_background=True, symmetric=True, spacing=spacing)}  # fmt: skip
+    for name, values in own.items():
+        assert scores(truth, said, [1], name, spacing)[name] == pytest.approx(values.numpy(), rel=1e-5)
+
+
+def test_millimetres_where_the_spacing_is_known_and_pixels_where_not():
+    truth, said = square(2, 2), square(2, 3)
+    assert [get_measure("hd95").spaced(s)(truth, said) for s in ((), (3, 0.5), (9, 3, 0.5))] == [1, 0.5, 0.5]
+    assert get_measure("surface_distance").spaced((2, 2))(truth, said) == pytest.approx(
+        2 * get_measure("surface_distance")(truth, said))  # fmt: skip
+    for nonsense in ((0.5,), (0, 1), (np.nan, 1), (-1, 1)):
+        assert get_measure("hd95").spaced(nonsense)(truth, said) == 1
+    values = evaluate("segmentation", truth, said, (3, 0.5))
+    assert values["hd95"] == 0.5 and values["dice"] == pytest.approx(24 / 32)
+    alone = evaluate("segmentation", truth, 0 * said, (3, 4))
+    assert alone["hd95"] == alone["surface_distance"] == pytest.approx(9 * 5), "the diagonal, in millimetres too"
+    assert get_measure("auc").spaced((3, 4)) is get_measure("auc")
+
+
+def test_two_pixels_of_the_narrower_side_are_tolerated():
+    truth, said = square(2, 2), square(2, 4)
+    assert get_measure("boundary_f1").spaced((1, 1))(truth, said) == get_measure("boundary_f1")(truth, said) == 1
+    assert get_measure("boundary_f1").spaced((0.3, 0.3))(truth, said) == 1
+    assert get_measure("boundary_f1").spaced((0.3, 0.9))(truth, said) < 1
 
 
 def test_boundary_f1_from_monais_outlines_and_distances():

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,12 @@ from metamed.errors import MetamedError, NotApplicable
 from metamed.experiments import run_setup
 from metamed.flows.segmentation.landmarks import otsu, pixel_features
 from metamed.flows.segmentation.parts import ENCODERS, pyramid, seeing
+from metamed.jobs import settings_of
 from metamed.methods import METHODS, Shape, get_method, methods
 from metamed.records import Setup
 from metamed.sources import as_source, random_source
 from metamed.store import Store
+from metamed.store.scores import trained_with
 from metamed.tasks import make_task
 from metamed.training import Model
 from metamed.training.images import load_masks, native_images
@@ -27,6 +30,7 @@ from metamed.training.segmentation import DEFAULTS, LOSSES, cut, padded, tversky
 from metamed.training.tiles import MaskAnswer, enlarged, in_tiles, segment
 
 METHOD_NAMES = sorted(methods("segmentation"))
+DISTANCES = ("hd95", "surface_distance")
 QUICK = {"epochs": 6, "width": 8, "depth": 2, "learning_rate": 0.01}
 
 
@@ -271,7 +275,21 @@ def test_a_segmenter_with_an_encoder_becomes_a_source_and_one_without_is_told():
 def test_robustness_is_measured_on_masks_too():
     data = scenes()
     run = run_setup(Setup("otsu_position"), make_task(data), data, Store.memory(), robust=True)
-    assert {"dice@noise", "dice@blur", "dice@confounder"} <= set(run.evaluations)
+    assert {"dice@noise", "dice@blur", "dice@mark"} <= set(run.evaluations)
+
+
+def test_distances_of_a_run_are_in_millimetres_where_the_spacing_is_known():
+    data, found = scenes(), []
+    for spacing in ((), (2.0, 2.0)):
+        of = replace(data, card=replace(data.card, spacing=spacing))
+        task = make_task(of, measure="hd95")
+        found.append(run_setup(Setup("otsu_position"), task, of, Store.memory(), robust=True))
+    pixels, mm = found
+    assert (pixels.environment["distances"], mm.environment["distances"]) == ("pixels", "mm, pixels of 2 x 2")
+    for name, value in pixels.evaluations.items():
+        factor = 2 if name.split(".")[0].split("@")[0].removeprefix("validation_") in DISTANCES else 1
+        assert mm.evaluations[name] == pytest.approx([factor * v for v in value]), name
+    assert pixels.score("hd95@noise") > 0 and pixels.score("validation_hd95") > 0 and pixels.score("hd95") > 0
 
 
 def test_volumes_are_segmented_by_their_slices():
@@ -286,6 +304,12 @@ def test_masks_are_not_averaged():
     data = scenes()
     with pytest.raises(NotApplicable, match="scenes: an ensemble averages probabilities of samples"):
         ensemble([], data, Store.memory())
+
+
+def test_what_training_adds_to_a_method_is_known_without_torch():
+    for method in methods().values():
+        if method.kind != "transfer":
+            assert set(trained_with(method)) == set(settings_of(Setup(method.name), method)[0]), method.name
 
 
 def test_parameters_of_training_and_of_methods_have_different_names():

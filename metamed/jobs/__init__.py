@@ -147,9 +147,10 @@ def _evaluations(job: Job, outcomes: Sequence[Outcome]) -> dict[str, tuple[float
 def _measured(job: Job, split: Split, outcome: Outcome) -> dict[str, float]:
     """Measures on the test part; the task's own on the validation part as `validation_<measure>`, and on shifted test
     images as `<measure>@<shift>` where that was asked for."""
-    way, measure = way_of(job.task.kind), get_measure(job.task.measure)
+    way, spacing = way_of(job.task.kind), job.dataset.card.spacing
+    measure = get_measure(job.task.measure).spaced(spacing)
     validation, test = (way.truth(job.dataset, np.array(part)) for part in (split.validation, split.test))
-    values = evaluate(job.task.kind, test, outcome.test)
+    values = evaluate(job.task.kind, test, outcome.test, spacing)
     values[f"validation_{measure.name}"] = measure(validation, outcome.validation)
     if job.robust and way.robustness is None:
         raise MetamedError(f"no shifts of images are known for {job.task.kind} tasks. Run without --robust")

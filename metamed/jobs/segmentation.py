@@ -11,6 +11,7 @@ from metamed.dataset import Dataset, Split
 from metamed.errors import NotApplicable
 from metamed.jobs import Job, Outcome, Way, own, setting_of, side_of, weights_file
 from metamed.measures import get_measure
+from metamed.measures.masks import sides_of
 from metamed.methods import Plan, Shape, get_method
 from metamed.robustness import SHIFTS, shifted
 from metamed.sources import load_source
@@ -38,7 +39,7 @@ def run(job: Job, split: Split, progress: Callable | None) -> Outcome:
     answer = MaskAnswer(fitted.model, setting["test_flips"]).eval()
     said = [segment(answer, job.dataset.images, part, side, setting["view"]) for part in (split.validation, split.test)]
     kept = {weights_file(): training.weights_bytes(fitted.model)} if job.keep_weights else {}
-    environment = {"precision": fitted.precision, "epochs": str(len(fitted.losses))}
+    environment = {"precision": fitted.precision, "epochs": str(len(fitted.losses)), "distances": _unit(job.dataset)}
     return Outcome(*said, lambda: answer, environment, kept)
 
 
@@ -54,10 +55,18 @@ def pack(prediction: np.ndarray) -> np.ndarray:
 
 def robustness(job: Job, split: Split, outcome: Outcome) -> dict[str, float]:
     """The task's measure on test images, at the size that is trained on, with noise, blur and a meaningless mark."""
-    test, side, measure = np.array(split.test), _side(job), get_measure(job.task.measure)
+    test, side, shape = np.array(split.test), _side(job), job.dataset.images.shape[2:]
+    widths = np.array(sides_of(job.dataset.card.spacing, 2) or (1, 1)) * shape / side  # of the smaller image's pixels
+    measure = get_measure(job.task.measure).spaced(widths)
     images, masks = _pair(job.dataset, split.test, side, "whole")
     answers = {how: training.logits_of(outcome.answer(), shifted(images, how, seed=job.seed)) for how in SHIFTS}
     return {f"{measure.name}@{how}": measure(masks, p.argmax(axis=1)) for how, p in answers.items() if len(test)}
+
+
+def _unit(dataset: Dataset) -> str:
+    """What distances of outlines are measured in."""
+    widths = sides_of(dataset.card.spacing, 2)
+    return "mm, pixels of " + " x ".join(f"{width:g}" for width in widths) if widths else "pixels"
 
 
 WAY = Way(run, truth, pack, robustness, segmentation.SPACE, segmentation.DEFAULTS)

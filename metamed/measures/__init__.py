@@ -20,14 +20,14 @@ def get_measure(name: str) -> Measure:
     return MEASURES[name]
 
 
-def evaluate(kind: Kind, truth: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+def evaluate(kind: Kind, truth: np.ndarray, prediction: np.ndarray, spacing: masks.Spacing = ()) -> dict[str, float]:
     """All measures of a kind that are defined on this truth: those that come out as NaN are left out.
 
     Of multi-label targets also the AUC of every label, as `auc.0`, `auc.1` ...; of masks with several classes also
-    every measure of every class, as `dice.1`, `dice.2` ...
+    every measure of every class, as `dice.1`, `dice.2` ... spacing: of masks, millimetres from pixel to pixel.
     """
     if kind == "segmentation":
-        return masks.evaluate_masks(truth, prediction)
+        return masks.evaluate_masks(truth, prediction, spacing)
     values = {m.name: m(truth, prediction) for m in MEASURES.values() if kind in m.kinds}
     if np.ndim(truth) == 2 and "auc" in values:
         values |= {f"auc.{k}": binary_auc(truth[:, k].astype(bool), prediction[:, k]) for k in range(truth.shape[1])}
