@@ -248,6 +248,8 @@ def test_what_ships_can_be_run_and_the_rest_says_that_it_cannot(classification_d
         Setup("resnet", {"depth": 18}): True,
         Setup("resnet", {"depth": 50, "image_size": 64}): True,
         Setup("resnet", {"depth": 34}): False,
+        Setup("resnet", {"width": 64}): False,
+        Setup("resnet", {"loss": "dice"}): False,
         Setup("vgg16"): False,
         Setup("resnet", {}, "finetune", ("here",)): True,
         Setup("resnet", {}, "finetune", ("elsewhere",)): False,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from metamed.methods import Method
 from metamed.records import TEST_SHARE, Setup
 from metamed.store import evidence
 
+TRAINING = ("learning_rate", "epochs", "batch_size", "weight_decay", "augment", "image_size")
+TRAINING_OF_MASKS = ("loss", "class_weights", "view", "test_flips")
 _NAMES = ("study", "protocol", "dataset", "name", "target", "setup", "seed", "score", "seconds", "evidence", "size")
 
 
@@ -57,9 +60,17 @@ def _runnable(db, artifacts, setups: Mapping[str, Setup]) -> dict[str, bool]:
         parts = [flows.get(name) for name in (setup.method, setup.recipe) if name]
         if None in parts or not set(setup.sources) <= sources:
             return False
-        return all(v in p.space[k] for p in parts for k, v in setup.hyperparameters.items() if k in p.space)
+        space, trained = {k: d for p in parts for k, d in p.space.items()}, trained_with(flows[setup.method])
+        return all(v in space[k] if k in space else k in trained for k, v in setup.hyperparameters.items())
 
     return {id: fits(setup) for id, setup in setups.items()}
+
+
+def trained_with(method: Method) -> tuple[str, ...]:
+    """Names of the settings that training adds to a method's own: `jobs.settings_of`, known without torch."""
+    if method.estimator or method.name.startswith("probe."):
+        return ("image_size",)
+    return TRAINING + (TRAINING_OF_MASKS if method.kind == "segmentation" else ())
 
 
 def _example(row: dict, measure: str, setups: Mapping, facts: Mapping, runnable: Mapping) -> dict:
