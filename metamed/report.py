@@ -222,7 +222,7 @@ def _sections(r: Recommendation) -> list[tuple[str, tuple[str, ...]]]:
     """Title and lines of each part below the table, in the order of all forms."""
     licences, moved = r.explanation.get("licences", {}), r.explanation.get("moved", {})
     weight = dict(r.sources)
-    sources = [f"{n}: " + (f"weight {weight[n]:.2f} in an ensemble; " if n in weight else "") +
+    sources = [f"{n}: " + (f"weight {weight[n]:.2f} in an ensemble; " if weight.get(n, 1) < 1 else "") +
                f"licence: {licences.get(n) or 'unknown'}" for n in {**weight, **licences}]  # fmt: skip
     reasons = [f"#{i}: {_moved(moved[c.setup.id])}" for i, c in enumerate(r.ranking, 1) if c.setup.id in moved]
     sections = (("Why", r.explanation.get("why", ())), ("Labels", r.explanation.get("labels", ())),

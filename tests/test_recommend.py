@@ -185,13 +185,25 @@ def test_wrong_wishes_are_refused_before_any_work():
         Wishes(None, None, "cheap")
 
 
-def test_source_weights_sum_to_one_best_first():
+def test_sources_are_weighed_by_how_far_above_chance_they_are_predicted():
     candidates = [Candidate(PROBE, 0.6, 0.5, 0.7), Candidate(TUNED, 0.9, 0.8, 1.0), Candidate(CNN, 0.99, 0, 1)]
     found, how = weigh_sources(candidates, pictures(20, 1), Store.memory())
-    assert [name for name, _ in found] == ["open.net", "closed.net"] and "predicted" in how[0]
-    assert sum(w for _, w in found) == pytest.approx(1) and found[0][1] == pytest.approx(0.6)
+    assert dict(found) == {"open.net": pytest.approx(0.8), "closed.net": pytest.approx(0.2)} and "predicted" in how[0]
+    assert [name for name, _ in found] == ["open.net", "closed.net"]
     unknown = [Candidate(TUNED, math.nan, math.nan, math.nan)]
     assert weigh_sources(unknown, pictures(20, 1), Store.memory()) == ((), [])
+
+
+@pytest.mark.parametrize(("score", "weights"), [(0.98, [1.0]), (0.97, [0.5, 0.5]), (0.4, [0.5, 0.5])])
+def test_one_source_is_enough_where_it_is_expected_to_solve_the_task(score, weights):
+    candidates = [Candidate(PROBE, score, 0, 1), Candidate(TUNED, score, 0, 1)]
+    found, how = weigh_sources(candidates, pictures(20, 1), Store.memory())
+    assert [weight for _, weight in found] == weights and ("one source is enough" in how[0]) == (len(weights) == 1)
+
+
+def test_no_ensemble_is_told_of_masks(segmentation_data):
+    candidates = [Candidate(PROBE, 0.6, 0.5, 0.7), Candidate(TUNED, 0.9, 0.8, 1.0)]
+    assert weigh_sources(candidates, segmentation_data, Store.memory()) == ((("open.net", 1.0),), [])
 
 
 # ---- ensembles of sources
