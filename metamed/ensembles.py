@@ -1,4 +1,8 @@
-"""Ensembles of stored runs: members and weights chosen on validation predictions, reported on test; no training."""
+"""Ensembles of stored runs: members and weights chosen on validation predictions, reported on test; no training.
+
+Probabilities are averaged. Masks, which are kept as classes, are voted on: each pixel gets the class that most weight
+speaks for (with equal weights the majority; with weights by Dice, what STAPLE comes to in one step).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metamed.dataset import Dataset
+from metamed.dataset import Dataset, Kind
 from metamed.errors import MetamedError, NotApplicable, UnknownName
 from metamed.measures import Measure, get_measure
 from metamed.records import Run
@@ -22,12 +26,12 @@ ENOUGH = 0.2  # one is enough where the ensemble wins less often; there 0.003 we
 HALVES = 10  # random divisions of the validation part that tell whether an ensemble pays
 
 Weights = dict[str, float]  # of members, largest first, above 0, summing to 1
-Predictions = Mapping[str, np.ndarray]  # member -> probabilities (n, K), all of the same samples
+Predictions = Mapping[str, np.ndarray]  # member -> probabilities (n, K), or masks (n, H, W), all of the same samples
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Stored runs whose probabilities are averaged, beside the single best of them by validation.
+    """Stored runs whose answers are joined, beside the single best of them by validation.
 
     weights: of runs by id. validation, test: scores by `measure`. single: that run's id, validation and test score.
     gain: what the ensemble gains over the single best, by `measure` towards better, on validation samples that neither
@@ -49,11 +53,8 @@ def ensemble(
     """The ensemble of runs of one task on `dataset`, by the predictions that the store has; how: one of `HOW`.
 
     measure: the task's own if None. Raises MetamedError for runs of several tasks, NotApplicable where no run has
-    predictions of classes.
+    predictions of classes or masks.
     """
-    if dataset.target is None:
-        raise NotApplicable(f"{dataset.name}: an ensemble averages probabilities of samples, which {dataset.kind} runs "
-                            "do not keep")  # fmt: skip
     runs = {run.id: run for run in runs if run.error is None}
     tasks = {run.task for run in runs.values()}
     if len(tasks) > 1:
@@ -61,9 +62,9 @@ def ensemble(
     found = {id: kept for id, run in runs.items() if (kept := stored(run, store)) is not None}
     if not found:
         raise NotApplicable(f"none of {len(runs)} runs on {dataset.name} has stored predictions")
-    chosen = get_measure(measure or store.get(tasks.pop()).measure)
-    one = next(iter(found.values()))
-    of_validation, of_test = dataset.target[one["validation_index"]], dataset.target[one["test_index"]]
+    task, one = store.get(tasks.pop()), next(iter(found.values()))
+    chosen = get_measure(measure or task.measure).spaced(dataset.card.spacing)
+    of_validation, of_test = (_truth(dataset, task.kind, one[f"{part}_index"]) for part in ("validation", "test"))
     validation, test = ({id: kept[part] for id, kept in found.items()} for part in ("validation", "test"))
     weights, alone = weigh(how, validation, of_validation, chosen), best(validation, of_validation, chosen)
     (single,) = alone
@@ -76,8 +77,17 @@ def ensemble(
     return Ensemble(weights, chosen.name, *scores(weights), (single, *scores(alone)), expected, share < ENOUGH)
 
 
+def _truth(dataset: Dataset, kind: Kind, samples: np.ndarray) -> np.ndarray:
+    """What predictions of these samples are measured against: classes, or masks (n, H, W). Raises NotApplicable."""
+    if kind == "segmentation" and dataset.masks is not None:
+        return np.stack([np.asarray(dataset.masks[int(i)]) for i in samples])
+    if kind == "segmentation" or dataset.target is None:
+        raise NotApplicable(f"{dataset.name}: an ensemble joins answers to classes or masks, and it has neither")
+    return dataset.target[samples]
+
+
 def stored(run: Run, store: Store) -> dict[str, np.ndarray] | None:
-    """A run's validation and test predictions (n, K) with the indices of their samples; None if the store has none."""
+    """A run's validation and test predictions with the indices of their samples; None if the store has none."""
     try:
         path = store.artifact(run, "predictions.npz")
     except UnknownName:
@@ -87,8 +97,18 @@ def stored(run: Run, store: Store) -> dict[str, np.ndarray] | None:
 
 
 def mixed(predictions: Predictions, weights: Weights) -> np.ndarray:
-    """The weighted mean of the members' probabilities."""
-    return sum(weight * predictions[name] for name, weight in weights.items())
+    """The weighted mean of the members' probabilities; of masks the class with most weight at each pixel, of equal ones
+    the lowest."""
+    parts = [(weight, predictions[name]) for name, weight in weights.items()]
+    if parts[0][1].dtype.kind == "f":
+        return sum(weight * part for weight, part in parts)
+    said = np.zeros(parts[0][1].shape, np.uint8)
+    most = np.full(said.shape, -1.0, np.float32)
+    for k in np.unique([label for _, part in parts for label in np.unique(part)]):
+        votes = sum(np.float32(weight) * (part == k) for weight, part in parts)
+        said[votes > most] = k
+        np.maximum(most, votes, out=most)
+    return said
 
 
 def source_ensemble(dataset: Dataset, store: Store, *, how: str = DEFAULT) -> tuple[Weights, Ensemble] | None:
@@ -96,20 +116,30 @@ def source_ensemble(dataset: Dataset, store: Store, *, how: str = DEFAULT) -> tu
 
     Each source stands for its best run by validation, on the task in which most sources were tried.
     """
+    return _ensemble_of(dataset, store, lambda setup: setup.sources[0] if len(setup.sources) == 1 else None, how)
+
+
+def setup_ensemble(dataset: Dataset, store: Store, *, how: str = DEFAULT) -> tuple[Weights, Ensemble] | None:
+    """The same of setups, by their ids: of each its best run by validation."""
+    return _ensemble_of(dataset, store, lambda setup: setup.id, how)
+
+
+def _ensemble_of(dataset: Dataset, store: Store, member: Callable, how: str) -> tuple[Weights, Ensemble] | None:
+    """The ensemble of what `member` makes of each setup (None: nothing), one run of each, and its weights by member."""
     tried: dict[str, dict[str, tuple]] = defaultdict(dict)
-    for run in store.runs(dataset=dataset.digest) if dataset.target is not None else ():
-        if run.error is not None or (kept := stored(run, store)) is None:
+    for run in store.runs(kind=dataset.kind, dataset=dataset.digest):
+        if run.error is not None or (name := member(store.get(run.setup))) is None:
             continue
-        setup, task = store.get(run.setup), store.get(run.task)
-        if len(setup.sources) == 1:
-            truth = dataset.target[kept["validation_index"]]
+        if (kept := stored(run, store)) is not None:
+            task = store.get(run.task)
+            truth = _truth(dataset, task.kind, kept["validation_index"])
             merit = _scores({run.id: kept["validation"]}, truth, get_measure(task.measure))[run.id], run.id
-            tried[run.task][setup.sources[0]] = max(tried[run.task].get(setup.sources[0], merit), merit)
+            tried[run.task][name] = max(tried[run.task].get(name, merit), merit)
     if not tried or len(most := max(tried.values(), key=len)) < 2:
         return None
-    source_of = {id: source for source, (_, id) in most.items()}
-    found = ensemble([store.get(id) for id in source_of], dataset, store, how=how)
-    return {source_of[id]: weight for id, weight in found.weights.items()}, found
+    name_of = {id: name for name, (_, id) in most.items()}
+    found = ensemble([store.get(id) for id in name_of], dataset, store, how=how)
+    return {name_of[id]: weight for id, weight in found.weights.items()}, found
 
 
 # ---- how members are weighed: (validation predictions, truth (n,) or (n, K), measure) -> weights
@@ -136,8 +166,12 @@ def mean(predictions: Predictions, truth: np.ndarray, measure: Measure) -> Weigh
 def weighted(predictions: Predictions, truth: np.ndarray, measure: Measure) -> Weights:
     """Members in proportion to how far they are above what the shares of the classes alone would reach."""
     some = next(iter(predictions.values()))
-    shares = truth.mean(0) if truth.ndim == 2 else np.bincount(truth, minlength=some.shape[1]) / len(truth)
-    chance = (1 if measure.higher else -1) * measure(truth, np.broadcast_to(shares, some.shape))
+    if truth.ndim == 3:
+        alone = np.full_like(some, np.bincount(truth.ravel()).argmax())  # of masks, the most frequent class everywhere
+    else:
+        shares = truth.mean(0) if truth.ndim == 2 else np.bincount(truth, minlength=some.shape[1]) / len(truth)
+        alone = np.broadcast_to(shares, some.shape)
+    chance = (1 if measure.higher else -1) * measure(truth, alone)
     above = {name: max(score - chance, 0.0) for name, score in _scores(predictions, truth, measure).items()}
     total = sum(above.values())
     if not total > 0:
@@ -148,15 +182,20 @@ def weighted(predictions: Predictions, truth: np.ndarray, measure: Measure) -> W
 def greedy(predictions: Predictions, truth: np.ndarray, measure: Measure) -> Weights:
     """Members drawn one by one, with replacement, each the one that helps the mean most; the best round counts
     (Caruana et al., 2004). Never worse than the single best on the predictions that it is chosen on."""
-    total, drawn, top = 0.0, [], (-np.inf, 0)
+    drawn, top = [], (-np.inf, 0)
     for size in range(1, ROUNDS + 1):
-        scores = _scores({name: (total + p) / size for name, p in predictions.items()}, truth, measure)
+        tried = {name: mixed(predictions, _shares([*drawn, name])) for name in predictions}
+        scores = _scores(tried, truth, measure)
         name = max(scores, key=scores.get)
-        total, drawn = total + predictions[name], [*drawn, name]
+        drawn.append(name)
         top = max(top, (scores[name], -size))  # of equal rounds the smaller ensemble
         if size + top[1] >= PATIENCE:
             break
-    members = Counter(drawn[: -top[1] or 1])
+    return _shares(drawn[: -top[1] or 1])
+
+
+def _shares(drawn: list[str]) -> Weights:
+    members = Counter(drawn)
     return {name: count / members.total() for name, count in members.most_common()}
 
 
@@ -205,9 +244,16 @@ def _half(truth: np.ndarray, groups: np.ndarray | None, rng: np.random.Generator
     """A random half of the samples as a mask: whole groups, every class in both halves where it has two groups."""
     _, first, group = np.unique(np.arange(len(truth)) if groups is None else groups, return_index=True,
                                 return_inverse=True)  # fmt: skip
-    kind = truth[first] if truth.ndim == 1 else truth[first] @ (1 << np.arange(min(truth.shape[1], 62)))
+    kind = _kinds(truth)[first]
     order = rng.permutation(len(first))
     order = order[np.argsort(kind[order], kind="stable")]
     inside = np.zeros(len(first), bool)
     inside[order[rng.integers(2) :: 2]] = True
     return inside[group]
+
+
+def _kinds(truth: np.ndarray) -> np.ndarray:
+    """A number for each sample, the same for those of the same class, labels, or classes in their masks; (n,)."""
+    if truth.ndim == 3:
+        truth = np.stack([(truth == k).any(axis=(1, 2)) for k in np.unique(truth)], axis=1)
+    return truth if truth.ndim == 1 else truth[:, :62] @ (1 << np.arange(min(truth.shape[1], 62)))

@@ -1,15 +1,16 @@
 """Ensembles of stored runs: chosen on validation, reported on test."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import blobs
+from conftest import blobs, scenes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metamed import ensembles
-from metamed.ensembles import HOW, ensemble, gain, greedy, mixed, source_ensemble, weigh
+from metamed.ensembles import HOW, ensemble, gain, greedy, mixed, setup_ensemble, source_ensemble, weigh
 from metamed.errors import MetamedError, NotApplicable, UnknownName
 from metamed.measures import get_measure
 from metamed.records import Run, Setup, Source
@@ -111,8 +112,8 @@ def test_unknown_ways_are_refused():
 def keep(store, task, setup, seed, validation, test=None, **changes) -> Run:
     """A run with these predictions in the store."""
     split, file = task.folds[0], io.BytesIO()
-    test = validation if test is None else test
-    np.savez(file, validation=validation.astype(np.float16), test=test.astype(np.float16),
+    test, compact = validation if test is None else test, np.uint8 if task.kind == "segmentation" else np.float16
+    np.savez(file, validation=validation.astype(compact), test=test.astype(compact),
              validation_index=np.array(split.validation), test_index=np.array(split.test))  # fmt: skip
     run = Run(task.id, setup.id, seed, (1, 1), {"auc": (0.5,)}, 1.0, **changes)
     store.add_all([task, setup])
@@ -180,3 +181,75 @@ def test_runs_of_two_tasks_or_without_predictions_are_refused(two):
     with pytest.raises(NotApplicable, match="none of 2 runs on blobs has stored predictions"):
         ensemble(runs, data, bare)
     assert source_ensemble(data, bare) is None
+
+
+# ---- masks are voted on
+
+
+def test_each_pixel_gets_the_class_with_most_weight():
+    masks = {name: np.array([[row]], np.uint8) for name, row in
+             {"a": [0, 1, 1, 2], "b": [0, 1, 2, 0], "c": [0, 2, 2, 1]}.items()}  # fmt: skip
+    assert mixed(masks, dict.fromkeys("abc", 1 / 3)).tolist() == [[[0, 1, 2, 0]]], "the majority, of equals the lowest"
+    assert mixed(masks, {"a": 0.6, "b": 0.2, "c": 0.2}).tolist() == masks["a"].tolist()
+    assert mixed(masks, {"b": 0.5, "c": 0.3, "a": 0.2}).tolist() == [[[0, 1, 2, 0]]]
+    assert mixed(masks, {"a": 1.0}).dtype == np.uint8
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=cases["seed"], how=cases["how"], measure=st.sampled_from(["dice", "hd95"]))
+def test_weights_of_masks(seed, how, measure):
+    rng, truth, measure = np.random.default_rng(seed), scenes(6).masks, get_measure(measure)
+    found = {f"m{i}": np.where(rng.random(truth.shape) < rng.uniform(0, 0.4), 0, truth) for i in range(3)}
+    weights = weigh(how, found, truth, measure)
+    assert sum(weights.values()) == pytest.approx(1) and weights == weigh(
+        how, dict(reversed(found.items())), truth, measure
+    )
+    twins = {name: found["m0"] for name in "ab"}
+    assert np.array_equal(mixed(twins, weigh(how, twins, truth, measure)), found["m0"])
+
+
+def test_a_member_that_finds_nothing_has_no_weight():
+    truth = scenes(6).masks
+    assert weigh("weighted", {"a": truth, "b": 0 * truth}, truth, get_measure("dice")) == {"a": 1.0}
+    assert weigh("weighted", {"a": truth, "b": 0 * truth}, truth, get_measure("hd95")) == {"a": 1.0}
+
+
+@pytest.fixture
+def three():
+    """A store with masks from three setups, each of which misses everything in another third of the images."""
+    data, store = scenes(60), Store.memory()
+    task = make_task(data)
+    split, runs = task.folds[0], []
+    store.add(data)
+    for k in range(3):
+        store.add(Source(f"s{k}", "small_cnn_16x2", "supervised", ("x",), "own", f"{k}" * 8, "", "path"))
+        blind = [np.arange(len(part)) % 3 == k for part in (split.validation, split.test)]
+        answers = [np.where(not_seen[:, None, None], 0, data.masks[list(part)])
+                   for not_seen, part in zip(blind, (split.validation, split.test), strict=True)]  # fmt: skip
+        runs.append(keep(store, task, Setup("unet_encoder", {}, "finetune", (f"s{k}",)), 0, *answers))
+    return data, store, task, runs
+
+
+def test_the_majority_knows_what_each_alone_does_not(three):
+    data, store, task, runs = three
+    for how in ("mean", "weighted"):
+        found = ensemble(runs, data, store, how=how)
+        assert found.measure == "dice" and found.validation == found.test == 1 > found.single[2]
+        assert found.gain > 0.2 and not found.one_is_enough and set(found.weights) == {run.id for run in runs}
+    weights, found = setup_ensemble(data, store)
+    assert set(weights) == {run.setup for run in runs} and found.test == 1
+    assert set(source_ensemble(data, store)[0]) == {"s0", "s1", "s2"}
+    other = Store.memory()
+    for run in runs:
+        kept = ensembles.stored(run, store)
+        keep(other, task, store.get(run.setup), run.seed, kept["validation"], 0 * kept["test"])
+    after = ensemble(runs, data, other)
+    assert after.test == 0 and after.weights == ensemble(runs, data, store).weights, "the test part decides nothing"
+
+
+def test_what_has_neither_classes_nor_masks_is_refused(three):
+    data, store, _, runs = three
+    with pytest.raises(
+        NotApplicable, match="scenes: an ensemble joins answers to classes or masks, and it has neither"
+    ):
+        ensemble(runs, replace(data, masks=None), store)

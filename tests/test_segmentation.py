@@ -300,10 +300,12 @@ def test_volumes_are_segmented_by_their_slices():
         run_setup(Setup("otsu_position"), make_task(data), data, Store.memory(), device="cpu")
 
 
-def test_masks_are_not_averaged():
-    data = scenes()
-    with pytest.raises(NotApplicable, match="scenes: an ensemble averages probabilities of samples"):
-        ensemble([], data, Store.memory())
+def test_stored_masks_are_joined_by_a_vote():
+    data, store = scenes(), Store.memory()
+    task = make_task(data)
+    setups = (Setup("otsu_position"), Setup("pixel_forest", {"trees": 16}))
+    found = ensemble([run_setup(setup, task, data, store) for setup in setups], data, store)
+    assert found.measure == "dice" and 0 < found.test <= 1 and sum(found.weights.values()) == pytest.approx(1)
 
 
 def test_what_training_adds_to_a_method_is_known_without_torch():
