@@ -91,13 +91,12 @@ class Marked:
         return _drawn(images, chosen, white)
 
 
-def confounded(images: Images, target: np.ndarray, *, seed: int = 0) -> dict[str, Marked]:
-    """The images three times over: `confounded`, a mark goes with every second class (1, 3, ...) at `RATE`, to train on
-    and to judge by; `unconfounded`, without a mark; `reversed`, where it goes with the other classes as often.
+def marks(target: np.ndarray, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """Which images carry the mark, bool (n,): `confounded`, it goes with every second class (1, 3, ...) at `RATE`, to
+    train on and to judge by; `unconfounded`, none; `reversed`, it goes with the other classes as often.
 
     target: class of each image (n,), or 0/1 (n, K), of which the first label counts.
     """
     with_mark = (target if target.ndim == 1 else target[:, 0]) % 2 == 1
     chosen = np.random.default_rng(seed).random(len(target)) < np.where(with_mark, RATE, 1 - RATE)
-    marks = {"confounded": chosen, "unconfounded": np.zeros_like(chosen), "reversed": ~chosen}
-    return {how: Marked(images, which) for how, which in marks.items()}
+    return {"confounded": chosen, "unconfounded": np.zeros_like(chosen), "reversed": ~chosen}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from metamed.dataset import ArrayImages, Dataset, take
 from metamed.experiments import run_setup
 from metamed.records import Setup
-from metamed.robustness import MARK, RATE, SHIFTS, Marked, confounded, shifted
+from metamed.robustness import MARK, RATE, SHIFTS, Marked, marks, shifted
 from metamed.store import Store
 from metamed.tasks import make_task
 
@@ -60,11 +60,6 @@ def test_the_mark_is_on_half_of_the_images_and_in_its_corner():
 SMALL = {"epochs": 8, "width": 16, "depth": 2, "learning_rate": 0.01}
 
 
-def _marks(images) -> np.ndarray:
-    """Which of black images carry the mark."""
-    return take(images, np.arange(len(images)))[:, 0, 0, -1] > 0
-
-
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_marked_images_are_read_alike_however_they_are_read(dtype):
     plain = np.random.default_rng(0).integers(0, 200, (40, 3, 24, 30)).astype(dtype)
@@ -88,12 +83,10 @@ def test_of_floats_the_mark_is_as_bright_as_the_brightest_pixel():
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_the_mark_goes_with_every_second_class_and_reversed_with_the_others(multi_label):
     target = np.arange(4000) % 4
-    images = ArrayImages(np.zeros((4000, 1, 6, 6), np.uint8))
-    found = confounded(images, np.stack([target % 2, target > 1], axis=1) if multi_label else target)
-    marks, odd = {how: _marks(variant) for how, variant in found.items()}, target % 2 == 1
-    assert marks["confounded"][odd].mean() == pytest.approx(RATE, abs=0.02)
-    assert marks["confounded"][~odd].mean() == pytest.approx(1 - RATE, abs=0.02)
-    assert np.array_equal(marks["reversed"], ~marks["confounded"]) and not marks["unconfounded"].any()
+    found, odd = marks(np.stack([target % 2, target > 1], axis=1) if multi_label else target), target % 2 == 1
+    assert found["confounded"][odd].mean() == pytest.approx(RATE, abs=0.02)
+    assert found["confounded"][~odd].mean() == pytest.approx(1 - RATE, abs=0.02)
+    assert np.array_equal(found["reversed"], ~found["confounded"]) and not found["unconfounded"].any()
 
 
 def _robust(data: Dataset, setup: Setup) -> dict[str, float]:

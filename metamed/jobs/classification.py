@@ -10,14 +10,14 @@ from functools import partial
 import numpy as np
 
 from metamed import training
-from metamed.dataset import Dataset, Split
+from metamed.dataset import ArrayImages, Dataset, Split
 from metamed.ensembles import mixed, weigh
 from metamed.errors import MetamedError
 from metamed.jobs import Job, Outcome, Way, is_probe, own, setting_of, side_of, weights_file
 from metamed.judged import Judged, judged
 from metamed.measures import get_measure
 from metamed.methods import Believed, Plan, Shape, get_method
-from metamed.robustness import SHIFTS, confounded, shifted
+from metamed.robustness import SHIFTS, Marked, marks, shifted
 from metamed.sources import batch_on, features_of, frozen, load_source
 from metamed.training.answers import NetworkAnswer, ProbeAnswer
 
@@ -39,18 +39,18 @@ def pack(prediction: np.ndarray) -> np.ndarray:
 def robustness(job: Job, split: Split, outcome: Outcome) -> dict[str, float]:
     """The task's measure on test images with noise, blur and a meaningless mark; and that of the same setup trained
     again where a mark goes with classes, on test images where it does so, is absent, or goes with the others."""
-    test, side = np.array(split.test), _side(job)
-    images = training.load_images(job.dataset.images, test, side)
+    test = np.array(split.test)
+    images = training.load_images(job.dataset.images, test, _side(job))
     shifts = {how: shifted(images, how, seed=job.seed) for how in SHIFTS}
-    variants = confounded(job.dataset.images, job.dataset.target, seed=job.seed)
-    marked = replace(job.dataset, images=variants["confounded"])
+    chosen = marks(job.dataset.target, seed=job.seed)
+    marked = replace(job.dataset, images=Marked(job.dataset.images, chosen["confounded"]))
     again = run(replace(job, dataset=marked, features={}, keep_weights=False), split, None)
-    marks = {how: training.load_images(variant, test, side) for how, variant in variants.items()}
+    with_marks = {how: Marked(ArrayImages(images), which[test])[:] for how, which in chosen.items()}
     right, measure = truth(job.dataset, test), get_measure(job.task.measure)
     batch = batch_on(training.pick_device(job.device))
     return {
         f"{measure.name}@{how}": measure(right, training.logits_of(answer, x, batch))
-        for answer, seen in ((outcome.answer(), shifts), (again.answer(), marks))
+        for answer, seen in ((outcome.answer(), shifts), (again.answer(), with_marks))
         for how, x in seen.items()
     }
 

@@ -28,8 +28,8 @@ from metamed.store.evidence import DatasetFacts
 from metamed.store.shipped import cache_folder
 
 Z90 = 1.645  # normal quantile of a 90 % interval
-# An area under the ROC curve by chance, and the one from which on a source needs no others: over 17 datasets the mean of
-# three gained 0.031 on the best of them where that was below, 0.002 elsewhere (docs/choosing-a-source.md).
+# An area under the ROC curve by chance, and the one from which on a source needs no others: over 17 datasets an
+# ensemble of three gained 0.031 on the best of them where that was below, 0.002 elsewhere (docs/choosing-a-source.md).
 CHANCE, SOLVED = 0.5, 0.98
 SAME = 0.5  # share of known images from which on a dataset is taken for the known one, runs and all
 
