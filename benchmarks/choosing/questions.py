@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from benchmarks.choosing.results import Effect, contrast, per_family
+from benchmarks.choosing.results import Effect, contrast, contrast_of, per_family
 
 ORDER = ("50", "100", "200", "400", "600", "all")
 Rows = list[tuple[str, list[Effect]]]
@@ -99,6 +99,54 @@ def training(runs: pd.DataFrame) -> Rows:
         "k-NN on ImageNet's features": imagenet & (runs["method"] == "probe.knn"),
     }
     return [(name, by_size(runs, kind, probe)) for name, kind in kinds.items()]
+
+
+# ---- how open is it to what does not matter?
+
+
+CHANGED = ("noise", "blur", "mark", "unconfounded", "reversed")
+
+
+def robustness(runs: pd.DataFrame) -> Rows:
+    """How the AUC of each kind of run changes on images that are `CHANGED`, against test images as they are."""
+    rows = []
+    for name, kind in _judged_elsewhere(runs):
+        if kind.any():
+            rows.append((name, [contrast_of(runs[kind], how, "score") for how in CHANGED]))
+    return rows
+
+
+def shortcuts(runs: pd.DataFrame) -> Rows:
+    """How much farther each kind of run falls than a probe of ImageNet at the same size, from where the mark goes with
+    classes in testing as it did in training to where it goes with the others."""
+    rows, kinds = [], dict(_judged_elsewhere(runs))
+    fall = runs.assign(score=runs["confounded"] - runs["reversed"])
+    for name, kind in kinds.items():
+        size = name.rsplit(", ", 1)[1]
+        reference = kinds[f"probe of ImageNet, {size}"]
+        if kind.any() and not kind.equals(reference):
+            rows.append((name, [contrast(fall, kind, reference)]))
+    return rows
+
+
+def _judged_elsewhere(runs: pd.DataFrame) -> list[tuple[str, pd.Series]]:
+    """Kinds of runs that were also judged on other images, at each size of the target."""
+    probe, mobile = (runs["method"] == "probe.linear") & (runs["settings"] == ALL), runs["method"] == "mobilenet"
+    tuned = mobile & (runs["recipe"] == "finetune")
+    kinds = {
+        **{f"probe of {start}": probe & (runs["start"] == start) for start in ("ImageNet", "birds", "insects")},
+        "probe of random weights": probe & (runs["start"] == "random"),
+        "fine-tuned from ImageNet": tuned & (runs["start"] == "ImageNet"),
+        "fine-tuned from birds": tuned & (runs["start"] == "birds"),
+        "MobileNetV2 from scratch": mobile & (runs["start"] == "nothing"),
+        "small CNN from scratch": (runs["method"] == "small_cnn") & (runs["start"] == "nothing"),
+    }
+    judged = runs["reversed"].notna()
+    return [(f"{name}, {f'n = {size}' if size != 'all' else 'all images'}", judged & kind & (runs["size"] == size))
+            for size in ORDER for name, kind in kinds.items()]  # fmt: skip
+
+
+# ---- medical or natural?
 
 
 def medical_or_natural(runs: pd.DataFrame) -> Rows:

@@ -11,10 +11,12 @@ import pandas as pd
 from metamed.dataset import modality_group
 from metamed.exams import interval
 from metamed.records import Source
+from metamed.robustness import SHIFTS
 from metamed.store import Store
 
 MEASURE = "auc"
 SIZES = {50: "50", 100: "100", 200: "200", 400: "400", 600: "600", None: "all"}
+ELSEWHERE = (*SHIFTS, "confounded", "unconfounded", "reversed")  # images that some runs were also judged on
 NAMED = {"imagenet": "ImageNet", "inaturalist2017.birds": "birds", "inaturalist2017.insects": "insects"}
 
 
@@ -24,7 +26,8 @@ def frame(store: Store) -> pd.DataFrame:
     Columns: run, task, target, family, medical, channels (of the target), size (text), method, recipe, source (its
     name, "" for none), start (what weights it starts from: see `learned`), origin (the dataset that a source made here
     learned from, with variant, e.g. "shuffled"), origin_size (images it learned from, as text), medical_origin, score
-    (AUC on the test part), chosen (on the validation part), seconds.
+    (AUC on the test part), chosen (on the validation part), seconds; one of `ELSEWHERE` each: AUC there, NaN where
+    nobody asked.
     """
     tasks, setups = ({r.id: r for r in store.records(t)} for t in ("task", "setup"))
     facts = {f.digest: f for f in store.records("dataset")}
@@ -46,6 +49,7 @@ def frame(store: Store) -> pd.DataFrame:
             "settings": str(sorted(setup.hyperparameters.items())), "source": source, "start": start, "origin": origin,
             "variant": variant, "origin_size": size, "medical_origin": medical, "score": run.score(MEASURE),
             "chosen": run.score(f"validation_{MEASURE}"), "seconds": run.seconds,
+            **{how: run.score(f"{MEASURE}@{how}") for how in ELSEWHERE},
         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -106,6 +110,13 @@ def contrast(runs: pd.DataFrame, first: Callable | pd.Series, second: Callable |
     difference = (parts[0] - parts[1]).dropna()
     used = runs["task"].isin(difference.index.get_level_values("task")) & (first | second)
     return Effect.of(difference.groupby("family").mean(), int(used.sum()))
+
+
+def contrast_of(runs: pd.DataFrame, first: str, second: str) -> Effect:
+    """One column minus another of the same runs: means inside each task, then inside each family."""
+    difference = (runs[first] - runs[second]).dropna()
+    means = difference.groupby([runs["family"], runs["task"]]).mean()
+    return Effect.of(means.groupby(level=0).mean(), len(difference))
 
 
 def per_family(runs: pd.DataFrame, figure: Callable[[pd.DataFrame], float], by: str = "task") -> Effect:
