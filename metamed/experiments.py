@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from itertools import product
 
+from metamed import training
 from metamed.dataset import Dataset
-from metamed.errors import MetamedError
+from metamed.errors import MetamedError, UnknownName
 from metamed.executors import spread, worker_died
 from metamed.jobs import Job, Result, is_frozen, perform, setting_of, settings_of
 from metamed.methods import checked, get_method
@@ -118,14 +119,15 @@ def repeat(run: Run, dataset: Dataset, store: Store, evidence: Store | None = No
             f"{dataset.name} is not what run {run.id[:12]} was made on: {task.dataset} has digest {task.digest[:12]}, "
             f"this one {dataset.digest[:12]}. Give that dataset, read in the same way"
         )
-    known, sources = run.environment, sources_of(run, setup, evidence)
+    known, then = run.environment, sources_of(run, setup, evidence)
+    sources = tuple(_as_it_is_here(source, evidence) for source in then)
     as_then = {name: known[name] for name in ("precision", "device") if name in known}
     as_then |= {"threads": int(known["threads"])} if "threads" in known else {}
     asked = any("@" in measure for measure in run.evaluations)
     options = as_then | options | {"keep_weights": keep_weights, "robust": asked or options.get("robust", False)}
     job = make_job(setup, task, dataset, evidence, seed=run.seed, sources=sources, **options)
     again = _keep(perform(job, progress), job, store)
-    return Repetition(run, again, tuple(_changes(run, again, setup, job.setup)))
+    return Repetition(run, again, (*_changes(run, again, setup, job.setup), *_other_weights(then, sources)))
 
 
 def run_of(id: str, store: Store) -> Run:
@@ -144,6 +146,24 @@ def sources_of(run: Run, setup: Setup, store: Store) -> tuple[Source, ...]:
             raise MetamedError(f"run {run.id[:12]} started from weights '{name}' with sha256 {sha256[:12]}, which are "
                                "not known here. `metamed store merge` brings them")  # fmt: skip
     return tuple(known[pair] for pair in zip(setup.sources, run.weights, strict=True))
+
+
+def _as_it_is_here(source: Source, store: Store) -> Source:
+    """A source, with the hash of its weights as they were learned here: other processors round differently."""
+    kind, _, origin = source.origin.partition(":")
+    if kind != "train":
+        return source
+    try:
+        return replace(source, sha256=training.sha256(store.artifact(origin, "weights.safetensors")))
+    except UnknownName:
+        way = f"`metamed run --from {origin[:12]} --keep` learns them again"
+        raise MetamedError(f"the weights of '{source.name}' are not at hand. {way}") from None
+
+
+def _other_weights(then: Iterable[Source], now: Iterable[Source]) -> Iterator[str]:
+    for a, b in zip(then, now, strict=True):
+        if a.sha256 != b.sha256:
+            yield f"weights of {a.name}: sha256 {a.sha256[:12]} then, learned again as {b.sha256[:12]} now"
 
 
 def _changes(before: Run, again: Run, setup: Setup, now: Setup) -> Iterator[str]:

@@ -17,6 +17,7 @@ from metamed.records import Setup
 from metamed.sources import as_source
 from metamed.store import Store
 from metamed.tasks import make_task
+from metamed.training import Model, weights_bytes
 
 QUICK = {"epochs": 1, "width": 16, "depth": 2}
 DATA = blobs(60, classes=3)
@@ -184,6 +185,24 @@ def test_weights_by_another_hash_are_not_the_same_source(store):
     run = kept(store, SETUPS["finetune"][0])
     with pytest.raises(MetamedError, match="which are not known here"):
         repeat(replace(run, weights=("f" * 64,)), DATA, Store.memory(), store)
+
+
+def test_a_source_that_was_learned_again_may_have_come_out_otherwise(tmp_path):
+    """Another processor rounds differently: what was started from such weights is made again, and that is said."""
+    with Store(tmp_path / "s.db") as own:
+        first = run_setup(Setup("small_cnn", QUICK), make_task(blobs(40, seed=5)), blobs(40, seed=5), own,
+                          keep_weights=True, device="cpu")  # fmt: skip
+        source, target = as_source(first, "mine", own), replace(DATA, name="target")
+        run = kept(own, Setup("small_cnn", {**QUICK, "image_size": 28}, "finetune", ("mine",)), target)
+        path = own.artifact(first, "weights.safetensors")
+        model = Predictor.of(first, own).answer.models[0]
+        path.write_bytes(weights_bytes(Model(model.net, model.mean + 0.01, model.sd)))
+        found = repeat(run, target, Store.memory(), own)
+        assert found.again.weights != run.weights and found.again.error is None
+        assert f"weights of mine: sha256 {source.sha256[:12]} then" in found.notes[-1]
+        path.unlink()
+        with pytest.raises(MetamedError, match=f"`metamed run --from {first.id[:12]} --keep` learns them again"):
+            repeat(run, target, Store.memory(), own)
 
 
 @pytest.mark.parametrize("name", ["scratch", "linear"])

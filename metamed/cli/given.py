@@ -144,6 +144,13 @@ def _finder(folder: Path, beside: dict) -> Find:
     return find
 
 
+def at_hand(name: str):
+    """A dataset by its name, for what also learns from a source's images: from the folder METAMED_DATA."""
+    if not (folder := os.environ.get("METAMED_DATA")):
+        raise MetamedError(f"the images of {name} are needed too: put the folder that they lie in into METAMED_DATA")
+    return read(str(in_folder(name, Path(folder))))
+
+
 def in_folder(name: str, folder: Path) -> Path:
     """The file or folder below a folder that is called like a dataset."""
     found = [p for p in sorted(folder.rglob("*")) if name in (p.name, p.stem)]
