@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -13,12 +14,13 @@ from conftest import scenes
 
 from metamed.dataset import ArrayImages, Dataset
 from metamed.ensembles import ensemble
-from metamed.errors import MetamedError, NotApplicable
+from metamed.errors import MetamedError, NotApplicable, ReadError
 from metamed.experiments import run_setup
 from metamed.flows.segmentation.landmarks import otsu, pixel_features
 from metamed.flows.segmentation.parts import ENCODERS, pyramid, seeing
 from metamed.jobs import settings_of
 from metamed.methods import METHODS, Shape, get_method, methods
+from metamed.readers import read
 from metamed.records import Setup
 from metamed.sources import as_source, random_source
 from metamed.store import Store
@@ -219,6 +221,18 @@ def test_wrong_masks_are_refused_in_one_line(spoil, message):
     with pytest.raises(NotApplicable) as caught:
         make_task(_with(data, spoil(data.masks)))
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_value_that_no_class_name_stands_for_is_told_when_it_is_read(tmp_path):
+    data = scenes()
+    wrong = data.masks.copy()
+    wrong[3, 4, 5] = 9
+    for name, masks in (("right", data.masks), ("wrong", wrong)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["images"], file["masks"], file.attrs["classes"] = data.images.array, masks, data.card.classes
+    assert read(tmp_path / "right.h5").n_classes == 3
+    with pytest.raises(ReadError, match="masks hold 0, 1, 2, 9, but the classes are background, disc, bar"):
+        read(tmp_path / "wrong.h5")
 
 
 def test_other_masks_are_other_data():

@@ -106,6 +106,9 @@ def encode_masks(masks: Images, classes: Sequence[str], where: str) -> tuple[np.
     seen = seen.astype(np.int64)
     if len(seen) > 256:
         raise ReadError(f"{where}: masks hold {len(seen)} values; expected one index a class, not one an object")
+    if len(seen) > len(classes) and classes and classes[0].lower() == "background":
+        raise ReadError(f"{where}: masks hold {_few(seen)}, but the classes are {', '.join(classes)}. Name them all, "
+                        "or correct the masks")  # fmt: skip
     if block.dtype.kind != "f" and (len(seen) == 1 or np.array_equal(seen, np.arange(len(seen)))):
         return None, ""
     return seen, f"mask values {_few(seen)} read as classes 0 to {len(seen) - 1}"
