@@ -116,11 +116,16 @@ def load_source(encoder, source: Source, path: Path):
 
 def features_key(source: Source, image_size: int) -> str:
     """Under which name the store keeps a source's frozen features: weights and resolution decide them."""
-    return f"{source.name}-{source.sha256[:12]}-{image_size}"
+    return f"{source.name}-{source.sha256[:12]}-{image_size}" + ("" if _in_half(source) else "-single")
+
+
+def _in_half(source: Source) -> bool:
+    """Are its features kept in half precision? An untrained MobileNetV2's are 1e-10, and half would be 0."""
+    return source.objective != "none"
 
 
 def encode(dataset: Dataset, source: Source, path: Path, image_size: int, device: str = "auto") -> np.ndarray:
-    """Frozen features of every image, float16 (n, n_features), from a source's encoder."""
+    """Frozen features of every image (n, n_features), from a source's encoder: float16, of untrained ones float32."""
     model = frozen(source, path, dataset.images.shape[1], image_size, device)
     return _features(model, dataset.images, image_size)
 
@@ -161,20 +166,22 @@ def embedder(
     return embed
 
 
-def frozen(source: Source, path: Path, channels: int, image_size: int, device: str):
+def frozen(source: Source, path: Path, channels: int, image_size: int, device: str) -> training.Frozen:
+    """A source's encoder for images of so many channels and pixels per side."""
     from metamed.flows.blocks import encoder as build
 
     encoder = build(Shape(3 if channels == 1 else channels, (image_size, image_size), 0), source.network)
     mean, sd = load_source(encoder, source, path)
     import torch
 
-    return training.Model(encoder, mean, sd).to(training.pick_device(device), memory_format=torch.channels_last)
+    model = training.Frozen(encoder, mean, sd, half=_in_half(source))
+    return model.to(training.pick_device(device), memory_format=torch.channels_last)
 
 
 def _features(model, images: Images, image_size: int) -> np.ndarray:
-    batch = batch_on(model.mean.device)
+    batch, dtype = batch_on(model.mean.device), np.float16 if model.half_precision else np.float32
     parts = [
-        training.logits_of(model, training.load_images(images, block, image_size), batch).astype(np.float16)
+        training.logits_of(model, training.load_images(images, block, image_size), batch).astype(dtype)
         for block in np.array_split(np.arange(len(images)), max(1, len(images) // 2000))
     ]
     return np.concatenate(parts)

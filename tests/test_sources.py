@@ -12,10 +12,12 @@ from conftest import blobs
 from torchvision import models
 
 from metamed import training
+from metamed.dataset import ArrayImages, take
 from metamed.errors import MetamedError
 from metamed.experiments import run_setup
 from metamed.flows.blocks import Classifier, encoder
 from metamed.methods import Shape, get_method
+from metamed.prediction import Predictor
 from metamed.records import Setup, Source
 from metamed.sources import as_source, encode, features_key, find_weights, frozen, load_source, random_source
 from metamed.store import Store
@@ -66,6 +68,20 @@ def test_random_weights_are_made_of_their_seed_alone(store):
     assert training.sha256(find_weights(one, store)) == one.sha256 != other.sha256
     features = encode(blobs(), one, path, 16)
     assert features.shape == (60, 32) and np.isfinite(features).all() and features.std() > 0
+
+
+@pytest.mark.parametrize("network", ["small_cnn_16x2", "mobilenet_v2"])
+def test_features_of_random_weights_tell_images_apart_however_small_they_are(network, store):
+    """An untrained MobileNetV2's features are 1e-10, below what half precision can hold."""
+    source = random_source(network, 0)
+    store.add(source)
+    data = replace(blobs(200, size=32), groups=None)
+    run = run_setup(Setup("probe.linear", {"scaling": "all", "image_size": 32}, None, (source.name,)), make_task(data),
+                    data, store, keep_weights=True, device="cpu")  # fmt: skip
+    assert run.score("auc") > 0.6
+    test = take(data.images, np.array(store.get(run.task).folds[0].test))
+    kept = np.load(store.artifact(run, "predictions.npz"))["test"]
+    np.testing.assert_allclose(Predictor.of(run, store, device="cpu")(ArrayImages(test)), kept, atol=2e-3)
 
 
 def test_features_do_not_depend_on_how_many_images_pass_at_once(store, monkeypatch):
@@ -133,7 +149,7 @@ def test_torchvisions_weights_make_torchvisions_features(source, cache, store):
     first.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.no_grad():
         theirs((images / 255 - mean) / sd)
-        found = frozen(source, path, 3, 64, "cpu").eval()(images)
+        found = frozen(replace(source, objective="none"), path, 3, 64, "cpu").eval()(images)  # in single precision
     torch.testing.assert_close(found, seen[0], rtol=1e-3, atol=1e-4 * float(seen[0].abs().max()))
 
 

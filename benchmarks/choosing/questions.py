@@ -79,6 +79,18 @@ def starts(runs: pd.DataFrame) -> Rows:
     return [(name, by_size(of, kind, of["start"] == "ImageNet")) for name, kind in kinds.items()]
 
 
+FROM_SCRATCH = (  # in words, method, settings
+    ("small CNN", "small_cnn", "[]"),
+    ("ResNet-18", "resnet", "[]"),
+    ("ResNet-50", "resnet", "[('depth', 50)]"),
+    ("MobileNetV3-Small", "mobilenet_v3_small", "[]"),
+    ("EfficientNet-B0", "efficientnet_b0", "[]"),
+    ("DenseNet-121", "densenet121", "[]"),
+    ("ConvNeXt-Tiny", "convnext_tiny", "[]"),
+    ("ViT-Tiny", "vit", "[]"),
+)
+
+
 def training(runs: pd.DataFrame) -> Rows:
     """Ways of training against a linear probe of ImageNet's features, at the sizes where both were run."""
     imagenet = runs["start"] == "ImageNet"
@@ -94,8 +106,12 @@ def training(runs: pd.DataFrame) -> Rows:
         "MobileNetV2, gradual unfreezing from ImageNet": imagenet & (runs["recipe"] == "gradual"),
         "MobileNetV2, discriminative rates from ImageNet": imagenet & (runs["recipe"] == "discriminative"),
         "MobileNetV2, ImageNet with the target's batch statistics": imagenet & (runs["recipe"] == "batchnorm"),
-        "small CNN from scratch": none & (runs["method"] == "small_cnn") & (runs["settings"] == "[]"),
-        "ResNet-18 from scratch": none & (runs["method"] == "resnet") & (runs["settings"] == "[]"),
+        "MobileNetV2, ImageNet continued without labels (SimSiam)": imagenet & (runs["recipe"] == "simsiam"),
+        "MobileNetV2, ImageNet tuned on flowers, and both learned": runs["recipe"] == "cotraining",
+        **{
+            f"{words} from scratch": none & (runs["method"] == method) & (runs["settings"] == settings)
+            for words, method, settings in FROM_SCRATCH
+        },
         "k-NN on ImageNet's features": imagenet & (runs["method"] == "probe.knn"),
     }
     return [(name, by_size(runs, kind, probe)) for name, kind in kinds.items()]

@@ -23,6 +23,7 @@ from metamed.training.precision import autocast, choose_precision, pick_device
 from metamed.training.soup import averaged, soup
 from metamed.training.weights import (
     PREPROCESSING,
+    Frozen,
     Model,
     load_encoder,
     pad_as_tensorflow,
@@ -33,10 +34,10 @@ from metamed.training.weights import (
 )
 
 __all__ = [
-    "DEFAULTS", "LOSSES", "PREPROCESSING", "SPACE", "VERSION", "Fitted", "Model", "averaged", "choose_precision", "fit",
-    "learn", "load_encoder", "load_images", "logits_of", "pad_as_tensorflow", "pick_device", "pixel_statistics",
-    "preprocessing_of", "probabilities", "read_weights", "seed_everything", "sha256", "soup", "warm_up",
-    "weights_bytes",
+    "DEFAULTS", "LOSSES", "PREPROCESSING", "SPACE", "VERSION", "Fitted", "Frozen", "Model", "averaged",
+    "choose_precision", "fit", "learn", "load_encoder", "load_images", "logits_of", "pad_as_tensorflow", "pick_device",
+    "pixel_statistics", "preprocessing_of", "probabilities", "read_weights", "seed_everything", "sha256", "soup",
+    "warm_up", "weights_bytes",
 ]  # fmt: skip
 
 VERSION = 1  # raised by hand whenever the same setup and seed would train to another result

@@ -46,6 +46,18 @@ class Model(nn.Module):
         return self.net(self.scaled(images))
 
 
+class Frozen(Model):
+    """A network whose features are kept: rounded to half precision where they are, so that later ones are the same."""
+
+    def __init__(self, net: nn.Module, mean, sd, *, half: bool = True):
+        super().__init__(net, mean, sd)
+        self.half_precision = half
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = super().forward(images)
+        return features.half().float() if self.half_precision else features.float()
+
+
 class _Conv2dSame(nn.Conv2d):
     """A strided convolution padded as TensorFlow's SAME: the odd pixel goes to the bottom and right."""
 
