@@ -1,5 +1,6 @@
 """Recommending for segmentation: labels asked and told, images without masks, more masks, and a reference run."""
 
+import io
 import math
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from metamed.dataset import ArrayImages, Card, Dataset, Split
 from metamed.errors import NotApplicable, UnknownName
 from metamed.exams.examples import is_own, tables_of
+from metamed.measures import evaluate
 from metamed.metafeatures import extract
 from metamed.recommend import recommend, reference, segmentation
 from metamed.recommend.segmentation import Curve, curve_slopes, known_of_label, more_masks, steps_of
@@ -154,6 +156,100 @@ def test_scores_stand_for_the_masks_that_runs_had(known):
     assert segmentation.masks_meant(rows, samples, 30) == 30 and segmentation.masks_meant([], samples, 30) == 30
     few = [row for row in rows if row["size"] == 20]
     assert segmentation.masks_meant(few, samples, 1000) == 20
+
+
+def test_a_dice_never_leaves_its_range():
+    assert Curve(-0.2, -0.8, 0.1, 5).at(0.5, 4)[:2] == (pytest.approx(1 - 0.5 * 4**0.2), 0.0)
+
+
+# ---- several labels, and runs on the target
+
+
+@pytest.fixture
+def tried(known) -> tuple[Store, Dataset]:
+    """Evidence with two runs on a dataset of two labels, whose masks were kept: the wide network misses label 2 in a
+    third of the images, the small one another third and all of label 1 at one edge."""
+    single = outlined(60, 20, "new")
+    masks = np.array(single.masks)
+    masks[:, 12:15, 2:6] = 2
+    data = replace(single, masks=masks, card=replace(single.card, classes=("background", "liver", "tumour")))
+    store = Store.memory()
+    store.merge(known, artifacts=False)
+    store.add_metafeatures(data, extract(data, ["general", "intensity", "segmentation"]))
+    parts = tuple(range(24)), tuple(range(24, 36)), tuple(range(36, 60))
+    task = Task(data.name, data.digest, "segmentation", "masks", None, "holdout", "dice", (Split(*parts),))
+    store.add(task)
+    for setup, blind in ((SMALL, 0), (LARGE, 1)):
+        said = masks.copy()
+        said[blind::3][said[blind::3] == 2] = 0
+        said[:, :, 4] = 0 if setup is SMALL else said[:, :, 4]
+        kept = {f"{name}{end}": said[list(part)] if not end else np.array(part)
+                for name, part in (("validation", parts[1]), ("test", parts[2])) for end in ("", "_index")}  # fmt: skip
+        file = io.BytesIO()
+        np.savez(file, **kept)
+        values = {n: (v,) for n, v in evaluate("segmentation", masks[36:], said[36:]).items()}
+        run = Run(task.id, setup.id, 0, (1,), values, 6.0, {"device": "cpu"})
+        store.add_all([setup])
+        store.add(run, artifacts={"predictions.npz": file.getvalue()})
+    return store, data
+
+
+def test_each_of_several_labels_has_its_own_dice(tried, known):
+    store, data = tried
+    liver, tumour = recommend(data, store).explanation["labels"]
+    assert liver.startswith("liver: organ (by name)") and liver.endswith("unet: Dice 1.000 reached here")
+    assert tumour.startswith("tumour: tumour (by name)") and tumour.endswith("unet: Dice 0.667 reached here")
+    expected = [float(line.split("Dice ")[1].split()[0]) for line in recommend(data, known).explanation["labels"]]
+    assert expected[0] > expected[1] + 0.03, "the label's kind tells how hard it is"
+    alone = replace(data, masks=None)
+    told = [float(line.split("Dice ")[1].split()[0])
+            for line in recommend(alone, known, kind="segmentation").explanation["labels"]]  # fmt: skip
+    assert told[0] > told[1] + 0.03
+
+
+def test_dice_of_a_label_that_another_setup_reached_moves_what_is_expected(tried):
+    store, data = tried
+    own = [row for row in store.example_rows("segmentation", "dice") if row["dataset"] == data.digest]
+    asked = []
+
+    def ask(facts, reached):
+        asked.append((facts["label_kind"], reached))
+        return Candidate(LARGE, 0.5, 0.4, 0.6)
+
+    labels, _ = segmentation.labels_of(data, "segmentation")
+    only = [row for row in own if row["setup"] == SMALL.id]
+    lines = segmentation.by_label(data, labels, Candidate(LARGE, 0.8, 0.7, 0.9), only, store, ask)
+    assert [kind for kind, _ in asked] == ["organ", "tumour"] and lines[0].endswith(
+        "unet: Dice 0.500 [0.400, 0.600] expected"
+    )
+    assert 0.8 < asked[0][1][SMALL.id] < 1 and asked[1][1][SMALL.id] < 0.7
+    assert segmentation.by_label(data, labels, Candidate(LARGE, math.nan, 0, 1), own, store, ask) == [
+        str(n) for n in labels
+    ]
+
+
+def test_what_setups_reach_together_is_said(tried, known):
+    store, data = tried
+    line = recommend(data, store).explanation["masks"][-1]
+    assert (
+        line.startswith("a vote of the setups that were run here (unet 0.") and "the best of them alone 0.833" in line
+    )
+    assert segmentation.vote(data, known) == [] and segmentation.vote(replace(data, masks=None), store) == []
+
+
+def test_the_interval_of_a_dice_is_that_of_a_mean_over_images(tried):
+    store, data = tried
+    rows = [row for row in store.example_rows("segmentation", "dice") if row["dataset"] == data.digest]
+    (row,) = (row for row in rows if row["setup"] == LARGE.id)
+    found = np.where(np.arange(24) % 3 == 1, 0.5, 1.0)  # mean over the two labels, each test image
+    patients = found.reshape(12, 2).mean(axis=1)
+    plain = patients.var(ddof=1) / 12
+    got = segmentation.sampling_variance(row["score"], [row], data, store)
+    assert 2 * plain < got < 2.4 * plain, "of both test parts, a little more since twelve patients tell it"
+    bare = segmentation.sampling_variance(0.8, [row], replace(data, name="other", masks=1 - data.masks % 2), store)
+    assert bare == pytest.approx(2 * segmentation.SPREAD * 0.16 / 6), "a fifth of thirty patients"
+    first = recommend(data, store).ranking[0]
+    assert first.setup == LARGE and first.high - first.low < 0.2
 
 
 # ---- a reference run

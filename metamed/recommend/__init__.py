@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -84,7 +84,7 @@ def recommend(
     told = {id: mean(row["score"] for row in rows) for id, rows in own.items()}
     setups = bags.possible(assessments.possible(evidence.setups, data), data)
     candidates = learner.predict(asked, setups, store, told=told)
-    candidates = with_own_runs(candidates, own, evidence.seed_sd(), data)
+    candidates = with_own_runs(candidates, own, evidence.seed_sd(), data, store)
     costs = Costs(kind, store)
     candidates = [replace(c, cost=costs.minutes(c.setup, n_train, side_of(data), data.n_samples)) for c in candidates]
     candidates, notes = wishes.keep(_allowed(candidates, store, family), store)
@@ -103,7 +103,11 @@ def recommend(
     if kind == "mil":
         explanation |= bags.explained(data, ranking)
     if labels:
-        explanation |= segmentation.explained(data, labels, ranking, store, n_train, [*chain(*own.values())])
+
+        def ask(facts: Mapping, reached: Mapping[str, float]) -> Candidate:
+            return learner.predict(asked | facts, [ranking[0].setup], store, told=reached)[0]
+
+        explanation |= segmentation.explained(data, labels, ranking, store, n_train, [*chain(*own.values())], ask)
     if explain:
         explanation["moved"] = learner.explain(asked, [c.setup for c in ranking], store)
         explanation["nearest_runs"] = evidence.best_runs([name for name, _ in near.nearest])
@@ -262,7 +266,7 @@ def forget(store: Store, families: set[str]) -> Store:
 
 
 def with_own_runs(
-    candidates: list[Candidate], own: dict[str, list[dict]], seed_sd: float, dataset: Dataset
+    candidates: list[Candidate], own: dict[str, list[dict]], seed_sd: float, dataset: Dataset, store: Store
 ) -> list[Candidate]:
     """Candidates with what setups reached on this very dataset in place of predictions.
 
@@ -273,7 +277,11 @@ def with_own_runs(
     for c in candidates:
         if rows := own.get(c.setup.id):
             score = mean(row["score"] for row in rows)
-            variance = np.nan_to_num(seed_sd) ** 2 * (1 + 1 / len(rows)) + _sampling_variance(score, dataset)
+            if dataset.kind == "segmentation":
+                sampling = segmentation.sampling_variance(score, rows, dataset, store)
+            else:
+                sampling = _sampling_variance(score, dataset)
+            variance = np.nan_to_num(seed_sd) ** 2 * (1 + 1 / len(rows)) + sampling
             half = Z90 * math.sqrt(variance)
             c = replace(c, score=score, low=score - half, high=score + half,
                         evidence=tuple(row["evidence"] for row in rows))  # fmt: skip
@@ -285,7 +293,7 @@ def _sampling_variance(score: float, dataset: Dataset) -> float:
     """Variance of an area under the ROC curve over test parts of a fifth of the samples (Hanley & McNeil, 1982).
 
     One class of mean size against the rest; for several classes their errors are taken as fully correlated, which
-    makes it an upper bound. Also used for other shares between 0 and 1.
+    makes it an upper bound. Also used for the accuracy of triplets.
     """
     n = max(len(dataset.labelled) or dataset.n_samples, 10) / 5
     positive = max(n / max(dataset.n_classes, 2), 1)

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from metamed.dataset import Dataset, Kind
+from metamed.ensembles import setup_ensemble, stored
 from metamed.errors import NotApplicable
 from metamed.exams.examples import tables_of
 from metamed.exams.tables import Table
 from metamed.label_kinds import ASKED, asked_kinds, common_kind
 from metamed.measures import PRIMARY
+from metamed.measures.masks import classes_of, scores
 from metamed.metafeatures.labels import Label, describe_labels
 from metamed.metalearner.levels import half_width
 from metamed.recommend.reference import affordable, reference_of
-from metamed.records import TEST_SHARE, Candidate
+from metamed.records import TEST_SHARE, Candidate, Run
 from metamed.store import Store
 
 STEPS = (20, 50, 100)  # masks that somebody might outline first
 LABEL_FACTS = ("label_kind", "log_fraction")  # columns of a table that describe the label
+Z90 = 1.645  # normal quantile of a 90 % interval
+# Variance of Dice between images, or patients, as a share of score x (1 - score): the most of nine families of datasets
+# whose masks were kept, 0.01 to 0.29.
+SPREAD = 0.29
 LEAST_ERROR, FEWEST = 0.01, 3  # below it a curve has ended; families of datasets that a curve is fitted on
 
 
@@ -60,6 +66,82 @@ def warnings_of(dataset: Dataset, labels: Sequence[Label]) -> list[str]:
     return found
 
 
+Ask = Callable[[Mapping, Mapping[str, float]], Candidate]  # facts, scores by setup on the target -> what is expected
+
+
+def by_label(
+    dataset: Dataset, labels: Sequence[Label], first: Candidate, own: Sequence[Mapping], store: Store, ask: Ask
+) -> list[str]:
+    """One line a label; of several each with the Dice that the first setup reached here on it alone, else that is
+    expected of it from the label's own facts and from the label's Dice in other runs on these very masks."""
+    if len(labels) < 2 or not math.isfinite(first.score):
+        return [str(label) for label in labels]
+    runs = [run for row in own if store.get((run := store.get(row["evidence"])).task).digest == dataset.digest]
+    lines = []
+    for k, label in enumerate(labels, start=1):
+        reached = _reached(runs, f"dice.{k}")
+        facts = {"label_kind": label.kind, "foreground_fraction.mean": label.fraction * len(labels)}
+        if first.setup.id in reached:
+            said = f"{reached[first.setup.id]:.3f} reached here"
+        else:
+            c = ask({n: v for n, v in facts.items() if v == v}, reached)
+            said = f"{c.score:.3f} [{c.low:.3f}, {c.high:.3f}] expected"
+        lines.append(f"{label}; {first.setup.method}: Dice {said}")
+    return lines
+
+
+def _reached(runs: Sequence[Run], measure: str) -> dict[str, float]:
+    """Mean score by a measure of each setup that was run."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        found[run.setup] += run.evaluations.get(measure, ())
+    return {setup: float(np.mean(values)) for setup, values in found.items() if values}
+
+
+# ---- own runs
+
+
+def sampling_variance(score: float, rows: Sequence[Mapping], dataset: Dataset, store: Store) -> float:
+    """Variance of the difference of a setup's Dice on two test parts: the one that it was measured on, and another.
+
+    A Dice is a mean over images, so each part adds the variance between its images (patients, where known) over their
+    number: from the masks that a run kept, else `SPREAD` of the most that numbers between 0 and 1 can vary.
+    """
+    for run in (store.get(row["evidence"]) for row in rows):
+        if store.get(run.task).digest == dataset.digest and (kept := stored(run, store)) is not None:
+            return 2 * variance_of_mean(*image_dice(dataset, kept))
+    units = dataset.n_samples if dataset.groups is None else len(np.unique(dataset.groups))
+    return 2 * SPREAD * score * (1 - score) / max(TEST_SHARE * units, 1)
+
+
+def image_dice(dataset: Dataset, kept: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(Dice of each image of a test part, the mean over its labels, from the masks that a run kept; its patient)."""
+    samples = kept["test_index"]
+    truth = np.stack([np.asarray(dataset.masks[int(i)]) for i in samples])
+    found = scores(truth, kept["test"], classes_of(truth), "dice")["dice"].mean(axis=1)
+    return found, samples if dataset.groups is None else dataset.groups[samples]
+
+
+def variance_of_mean(found: np.ndarray, patient: np.ndarray) -> float:
+    """Variance of the mean of what was found on images of some patients, widened where few patients tell it."""
+    apart = [float((found[patient == p] - found.mean()).sum()) for p in np.unique(patient)]
+    freedom = max(len(apart) - 1, 1)
+    student = (1 + (Z90**2 + 1) / (4 * freedom)) ** 2  # of the quantiles of t and of the normal distribution
+    return student * float(np.square(apart).sum()) * len(apart) / freedom / len(found) ** 2
+
+
+def vote(dataset: Dataset, store: Store) -> list[str]:
+    """One line on what the setups that were run here reach together, by the masks that they kept."""
+    if dataset.masks is None or (found := setup_ensemble(dataset, store)) is None:
+        return []
+    weights, joined = found
+    names = [f"{store.get(id).method} {weight:.2f}" for id, weight in weights.items()]
+    names = [*names[:FEWEST], f"{len(names) - FEWEST} more"] if len(names) > FEWEST else names
+    verdict = "one is enough, says validation" if joined.one_is_enough else f"{joined.gain:+.3f} by validation"
+    return [f"a vote of the setups that were run here ({', '.join(names)}) reaches {joined.test:.3f}, the best of them "
+            f"alone {joined.single[2]:.3f}: {verdict}"]  # fmt: skip
+
+
 # ---- more masks
 
 
@@ -90,8 +172,8 @@ class Curve:
         return cls(float(slopes.mean()), *map(float, np.quantile(slopes, (0.05, 0.95))), len(slopes))
 
     def at(self, score: float, factor: float) -> tuple[float, float, float]:
-        """(expected score, low, high) with `factor` times the masks that `score` was expected with."""
-        middle, low, high = (1 - (1 - score) * factor**-c for c in (self.slope, self.low, self.high))
+        """(expected score, low, high) with `factor` times the masks that `score` was expected with, 0-1."""
+        middle, low, high = (max(1 - (1 - score) * factor**-c, 0.0) for c in (self.slope, self.low, self.high))
         return middle, min(low, high), max(low, high)
 
 
@@ -157,7 +239,7 @@ def masks_of(row: Mapping, samples: Mapping[str, float]) -> float:
 
 def explained(
     dataset: Dataset, labels: Sequence[Label], ranking: Sequence[Candidate], store: Store, n_train: int,
-    own: Sequence[Mapping] = (),
+    own: Sequence[Mapping], ask: Ask,
 ) -> dict[str, list[str]]:  # fmt: skip
     """The parts of a recommendation that are about labels and masks, as lines of text. own: runs on this dataset."""
     usable = round((1 - TEST_SHARE) * len(dataset.images))
@@ -169,7 +251,7 @@ def explained(
     found = affordable("segmentation", store, dataset, n_train)
     table = tables_of(store, "segmentation", PRIMARY["segmentation"])[0] if found is None else found[0]
     lines.append(value_of_masks(table, None if found is None else reference_of(*found)))
-    return {"labels": [str(label) for label in labels], "masks": lines}
+    return {"labels": by_label(dataset, labels, ranking[0], own, store, ask), "masks": [*lines, *vote(dataset, store)]}
 
 
 # ---- what is known of the target
