@@ -14,14 +14,18 @@ from metamed import training
 from metamed.dataset import Dataset
 from metamed.errors import MetamedError, NotApplicable, UnknownName
 from metamed.experiments import run_of, sources_of
-from metamed.jobs import own, weights_file
+from metamed.jobs import is_frozen, own, side_of, weights_file
 from metamed.jobs.mil import ESTIMATOR_FILE, bags_of, shape_of
 from metamed.methods import get_method
+from metamed.prediction import INPUTS, about, as_model_file
 from metamed.records import Run, Setup, Source
-from metamed.sources import find_weights
+from metamed.sources import find_weights, frozen
 from metamed.store import Store
 from metamed.store.evidence import DatasetFacts
 from metamed.training import mil
+from metamed.training.answers import BagAnswer, write_onnx, write_safetensors
+
+NO_GRAPH = {"transmil": "a bag becomes a square of its own size"}  # methods whose graph depends on the bag, and why
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,10 @@ class BagPredictor:
             raise NotApplicable(f"{about} takes instances of {takes}, not of shape {tuple(dataset.images.shape[1:])}")
         return bags_of(self.setup, dataset, self.sources, self.weights, {}, self.device)[0]
 
-    def answer(self, bags: mil.Bags) -> Any:
-        """What was trained: a `BagModel`, or an estimator of bags."""
+    def answer(self, instance: tuple[int, ...]) -> Any:
+        """What was trained, for instances of this shape: a `BagModel`, or an estimator of bags."""
         method = get_method(self.setup.method)
-        net = method.build(shape_of(bags.shape, self.facts.n_classes), **own(self.setup, method.name))
+        net = method.build(shape_of(instance, self.facts.n_classes), **own(self.setup, method.name))
         if method.estimator:
             return net.load({name: np.asarray(values) for name, values in self.state.items()})
         if any(training.PREPROCESSING[s.preprocessing][2] for s in self.sources) and self.setup.recipe:
@@ -85,12 +89,49 @@ class BagPredictor:
     def __call__(self, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities (bags, K) of the dataset's bags, and how much each of its instances speaks for a finding."""
         bags = self.bags(dataset)
-        answer, scores = self.answer(bags), np.empty(len(dataset.images), np.float32)
+        answer, scores = self.answer(bags.shape), np.empty(len(dataset.images), np.float32)
         for bag in range(len(bags)):
             scores[bags.members(bag)] = mil.instance_scores(answer, bags[bag])
         if isinstance(answer, mil.BagModel):
             return training.probabilities(mil.logits_of(answer, bags, range(len(bags)))), scores
         return np.exp(answer.predict([bags[bag] for bag in range(len(bags))])), scores
+
+    @property
+    def instance(self) -> tuple[int, ...]:
+        """The shape of an instance as an exported model takes it: features (D,), or an image (C, s, s)."""
+        if self.facts.height is None:
+            return (self.state["mean"].reshape(-1).shape[0],)
+        side = side_of(self.setup, self.facts.height, self.facts.width)
+        return self.facts.n_channels, side, side
+
+    def export(self, path: str | Path, images: str = "uint8") -> None:
+        """Write the model to .onnx (instances and a mask in; probabilities and scores out, frozen sources inside) or
+        .safetensors (what it learned, by name, without the sources).
+
+        images: uint8, or float in 0-1; features are float. Raises NotApplicable for ONNX of what is no network with a
+        fixed graph: an estimator, or TransMIL.
+        """
+        path, words = as_model_file(path, images), about(self.run, self.setup, self.facts, self.classes)
+        words |= {"instance": " x ".join(map(str, self.instance))}
+        if path.suffix == ".safetensors":
+            write_safetensors(self.state, path, words)
+            return
+        method = get_method(self.setup.method)
+        if why := "it is no network" if method.estimator else NO_GRAPH.get(method.name):
+            raise NotApplicable(f"{method.name} cannot be written as ONNX ({why}): what it learned goes to "
+                                ".safetensors, and `metamed predict` answers")  # fmt: skip
+        kind = np.float32 if len(self.instance) == 1 else INPUTS[images]
+        given = {"instances": np.zeros((2, 3, *self.instance), kind), "mask": np.ones((2, 3), bool)}
+        write_onnx(self.module(), given, ["probabilities", "scores"], ["bags", "instances"], path,
+                   words | {"images": np.dtype(kind).name})  # fmt: skip
+
+    def module(self) -> BagAnswer:
+        """The network of bags with the frozen encoders before it, as one module of instances and mask."""
+        if not is_frozen(self.setup):
+            return BagAnswer(self.answer(self.instance))
+        encoders = [frozen(s, p, self.facts.n_channels, self.instance[1], self.device)
+                    for s, p in zip(self.sources, self.weights, strict=True)]  # fmt: skip
+        return BagAnswer(self.answer(tuple(self.state["mean"].reshape(-1).shape)), encoders)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ class Predictor:
         run = run_of(run, store) if isinstance(run, str) else run
         setup, facts = store.get(run.setup), store.dataset(store.get(run.task).digest)
         if facts.kind == "mil":
-            raise NotApplicable(f"run {run.id[:12]} learned from bags: `metamed predict` answers for others; no export")
+            raise NotApplicable(f"run {run.id[:12]} learned from bags, not from single images: see BagPredictor")
         sources = sources_of(run, setup, store)
         side = side_of(setup, facts.height or 1, facts.width or 1)
         try:
@@ -146,25 +146,36 @@ class Predictor:
 
         images: uint8, or float in 0-1. The file's metadata says classes, side, channels, setup and run.
         """
-        path = Path(path)
-        if path.suffix not in FORMATS:
-            raise MetamedError(f"{path.name}: a model is written as {' or '.join(FORMATS)}")
-        if images not in INPUTS:
-            raise UnknownName("type of images", images, INPUTS)
+        path = as_model_file(path, images)
         if path.suffix == ".safetensors":
-            write_safetensors(self.answer, path, self.about())
+            write_safetensors(self.answer.state_dict(), path, self.about())
             return
         example = np.zeros((2, self.facts.n_channels, self.side, self.side), INPUTS[images])
-        write_onnx(self.answer, example, path, self.about() | {"images": images})
+        write_onnx(self.answer, {"images": example}, ["probabilities"], ["n"], path, self.about() | {"images": images})
 
     def about(self) -> dict[str, str]:
         """What a file of the model has to say of itself, in words."""
-        return {
-            "format": "metamed", "run": self.run.id, "setup": self.setup.label, "method": self.setup.method,
-            "hyperparameters": json.dumps(self.setup.hyperparameters), "sources": json.dumps(self.setup.sources),
-            "dataset": self.facts.name, "classes": json.dumps(self.classes), "multi_label": str(self.multi_label),
-            "channels": str(self.facts.n_channels), "side": str(self.side),
-        }  # fmt: skip
+        own = {"multi_label": str(self.multi_label), "side": str(self.side)}
+        return about(self.run, self.setup, self.facts, self.classes) | own
+
+
+def as_model_file(path: str | Path, images: str) -> Path:
+    """The path, if a model can be written there that takes such images. Raises MetamedError."""
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise MetamedError(f"{path.name}: a model is written as {' or '.join(FORMATS)}")
+    if images not in INPUTS:
+        raise UnknownName("type of images", images, INPUTS)
+    return path
+
+
+def about(run: Run, setup: Setup, facts: DatasetFacts, classes: Sequence[str]) -> dict[str, str]:
+    """What a file of any model has to say of itself, in words."""
+    return {
+        "format": "metamed", "run": run.id, "setup": setup.label, "method": setup.method,
+        "hyperparameters": json.dumps(setup.hyperparameters), "sources": json.dumps(setup.sources),
+        "dataset": facts.name, "classes": json.dumps(classes), "channels": str(facts.n_channels),
+    }  # fmt: skip
 
 
 def _multi_label(facts: DatasetFacts) -> bool:

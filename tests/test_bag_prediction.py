@@ -5,6 +5,7 @@ import io
 import h5py
 import numpy as np
 import pytest
+import torch
 from test_mil import image_bags, witnesses
 
 from metamed.bag_prediction import BagPredictor, instances_as_csv
@@ -14,6 +15,7 @@ from metamed.prediction import Predictor
 from metamed.records import Setup
 from metamed.store import Store
 from metamed.tasks import make_task
+from metamed.training import load_images, read_weights
 
 SHORT = {"epochs": 2}
 
@@ -62,6 +64,71 @@ def test_what_does_not_fit_is_said():
         BagPredictor.of(bare, store)
 
 
+def onnx_of(predictor, path):
+    """What the written file answers, as a function of instances and mask."""
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    predictor.export(path)
+    session = runtime.InferenceSession(path)
+    return session, lambda instances, mask: session.run(None, {"instances": instances, "mask": mask})
+
+
+def alike(answer, predictor, data, instances):
+    """Is the answer about all bags, padded to the largest, and about one alone, what the predictor says?"""
+    answers, scores = predictor(data)
+    members = [np.flatnonzero(data.bags == b) for b in range(data.n_samples)]
+    for chosen, noise in ((members, 7), (members[3:4], 0)):
+        mask = np.arange(max(map(len, chosen))) < np.array([[len(m)] for m in chosen])
+        given = np.full((*mask.shape, *instances.shape[1:]), noise, instances.dtype)
+        given[mask] = np.concatenate([instances[m] for m in chosen])
+        found, told = answer(given, mask)
+        first = 0 if len(chosen) > 1 else 3
+        assert np.allclose(found, answers[first : first + len(chosen)], atol=1e-5)
+        assert np.allclose(told[mask], np.concatenate([scores[m] for m in chosen]), atol=1e-4)
+        assert (told[~mask] == -np.inf).all()
+
+
+def test_a_network_of_bags_leaves_as_onnx_and_says_the_same(tmp_path):
+    data, store = witnesses(), Store.memory()
+    run = run_setup(Setup("attention", SHORT | {"gated": True}), make_task(data), data, store, device="cpu",
+                    keep_weights=True)  # fmt: skip
+    predictor = BagPredictor.of(run, store)
+    session, answer = onnx_of(predictor, tmp_path / "model.onnx")
+    alike(answer, predictor, data, data.images.array.astype(np.float32))
+    about = session.get_modelmeta().custom_metadata_map
+    assert about["method"] == "attention" and about["instance"] == "6" and about["images"] == "float32"
+
+
+def test_frozen_sources_lie_inside_the_module_that_leaves(shared):
+    data, store = image_bags(), Store.united(Store.memory())
+    setup = Setup("instance_net", SHORT | {"image_size": 32}, None, ("imagenet.coral.mobilenet_v2",))
+    run = run_setup(setup, make_task(data), data, store, device="cpu", keep_weights=True)
+    predictor = BagPredictor.of(run, store)
+    assert predictor.instance == (data.images.shape[1], 32, 32)
+    module = predictor.module().eval()
+
+    def answer(instances, mask):
+        with torch.no_grad():
+            return [part.numpy() for part in module(torch.from_numpy(instances), torch.from_numpy(mask))]
+
+    alike(answer, predictor, data, load_images(data.images, np.arange(len(data.images)), 32))
+
+
+def test_what_has_no_graph_leaves_as_tensors_only(tmp_path):
+    data, store = witnesses(20), Store.memory()
+    for setup, why in ((Setup("miles"), "it is no network"), (Setup("transmil", SHORT), "square of its own size")):
+        run = run_setup(setup, make_task(data), data, store, device="cpu", keep_weights=True)
+        predictor = BagPredictor.of(run, store)
+        with pytest.raises(NotApplicable, match=f"cannot be written as ONNX .*{why}.* goes to .safetensors"):
+            predictor.export(tmp_path / "model.onnx")
+        predictor.export(tmp_path / "model.safetensors")
+        kept = read_weights(tmp_path / "model.safetensors")
+        assert kept.keys() == predictor.state.keys()
+        assert all(np.array_equal(kept[name], value) for name, value in predictor.state.items())
+    with pytest.raises(MetamedError, match="a model is written as"):
+        predictor.export(tmp_path / "model.pt")
+
+
 def test_the_commands_run_and_predict_take_bags(tmp_path, capsys):
     from metamed.cli import call
 
@@ -78,3 +145,7 @@ def test_the_commands_run_and_predict_take_bags(tmp_path, capsys):
     assert call(["predict", "--run", run, *new, *store]) == 0
     assert capsys.readouterr().out.splitlines()[0].startswith("bag,0,1")
     assert len((tmp_path / "i.csv").read_text().splitlines()) == len(data.images) + 1
+    assert call(["export", "--run", run, "--to", str(tmp_path / "m.safetensors"), *store]) == 0
+    assert "bags n x instances x 6 and their mask" in capsys.readouterr().err
+    assert call(["export", "--run", run, "--to", str(tmp_path / "m.onnx"), *store]) == 4
+    assert "bag_statistics cannot be written as ONNX" in capsys.readouterr().err

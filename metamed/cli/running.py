@@ -36,7 +36,7 @@ def run(
     if download:
         common.need_network("--download")
     options: dict[str, Any] = {"download": download, "robust": robust, "keep_weights": keep or as_source is not None,
-                               "progress": common.progress}  # fmt: skip
+                               "progress": common.progress, "find": given.at_hand}  # fmt: skip
     options |= {"device": device} if device else {}
     keys = (images, labels, group, kind)
     if from_:
@@ -246,13 +246,19 @@ def _write(table: str, to: Path | None, what: str, common: Common) -> None:
 
 def export(common: Common, run: RUN, to: MODEL, input: INPUT = "uint8"):
     """Write the model of a kept run to a file for other programs, preprocessing included."""
+    from metamed.bag_prediction import BagPredictor
     from metamed.experiments import run_of
     from metamed.mask_prediction import MaskPredictor
     from metamed.prediction import Predictor
 
     evidence = common.evidence()
-    masks = evidence.get(run_of(run, evidence).task).kind == "segmentation"
-    predictor = (MaskPredictor if masks else Predictor).of(run, evidence)
+    kind = evidence.get(run_of(run, evidence).task).kind
+    predictor = {"segmentation": MaskPredictor, "mil": BagPredictor}.get(kind, Predictor).of(run, evidence)
     predictor.export(to, input)
+    classes = ", ".join(predictor.classes)
+    if kind == "mil":
+        bags = f"bags n x instances x {' x '.join(map(str, predictor.instance))}"
+        common.say(f"{to}: {bags} and their mask -> probabilities of {classes}, and scores of the instances")
+        return
     size = f"{predictor.facts.n_channels} x {predictor.side} x {predictor.side}"
-    common.say(f"{to}: images n x {size} -> probabilities of {', '.join(predictor.classes)}")
+    common.say(f"{to}: images n x {size} -> probabilities of {classes}")
