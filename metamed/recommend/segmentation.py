@@ -137,7 +137,7 @@ def vote(dataset: Dataset, store: Store) -> list[str]:
     weights, joined = found
     names = [f"{store.get(id).method} {weight:.2f}" for id, weight in weights.items()]
     names = [*names[:FEWEST], f"{len(names) - FEWEST} more"] if len(names) > FEWEST else names
-    verdict = "one is enough, says validation" if joined.one_is_enough else f"{joined.gain:+.3f} by validation"
+    verdict = f"{joined.gain:+.3f} by validation" if joined.gain > 0 else "one is enough, says validation"
     return [f"a vote of the setups that were run here ({', '.join(names)}) reaches {joined.test:.3f}, the best of them "
             f"alone {joined.single[2]:.3f}: {verdict}"]  # fmt: skip
 
