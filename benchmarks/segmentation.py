@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +18,10 @@ import numpy as np
 from benchmarks.reference_docs import between
 from benchmarks.run import find
 from metamed.exams import BASELINES, Prediction, Ranker, interval, prior_list
-from metamed.exams.examples import is_own, tables_of
+from metamed.exams.examples import is_own, tables_of, vector_facts
 from metamed.exams.tables import Table, informative
 from metamed.metafeatures import extract, feature_names
+from metamed.metafeatures.labels import describe_labels
 from metamed.metalearner import answer, list_only
 from metamed.recommend.reference import MINUTES, reference_of
 from metamed.recommend.segmentation import LABEL_FACTS, curve_slopes, steps_of
@@ -35,9 +37,9 @@ TEAM = {"nnunet"}  # what a reference run on the Decathlon is a run of
 # ---- tables
 
 
-def own_table(store: Store) -> Table | None:
+def own_table(store: Store, measure: str = "dice") -> Table | None:
     """Own runs, a row a dataset: with the number of masks that most methods were run with. None without any."""
-    tables = [t for t in tables_of(store, "segmentation", "dice") if is_own(t)]
+    tables = [t for t in tables_of(store, "segmentation", measure) if is_own(t)]
     if not tables:
         return None
     ran, best = np.isfinite(tables[0].scores).sum(1), {}
@@ -207,6 +209,42 @@ def any_reference(table: Table, rankers: dict[str, tuple[Table, Ranker]]) -> tup
     return float(np.mean(means)), float(min(means)), float(max(means))
 
 
+# ---- labels of one dataset
+
+
+def label_errors(store: Store, table: Table) -> dict[str, np.ndarray]:
+    """Who told it -> error by family of the Dice of single labels, of datasets that have several: the method's mean,
+    what is expected of the dataset, and what is expected of each label from its own kind and share of the pixels."""
+    known = {f.digest: f for f in store.records("dataset")}
+    labels = {d: describe_labels(find(known[d].name)) for d in table.datasets if len(known[d].card.classes) > 2}
+    errors: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for k in range(max(map(len, labels.values()), default=0)):
+        single = own_table(store, f"dice.{k + 1}")
+        for digest in (d for d, found in labels.items() if k < len(found)):
+            row, family = table.datasets.index(digest), table.families[table.datasets.index(digest)]
+            reached = dict(zip(single.items, single.scores[single.datasets.index(digest)], strict=True))
+            truth = np.array([reached.get(item, np.nan) for item in table.items])
+            train = table.rows(np.array(table.families) != family)
+            target = table.rows([row]).hidden()
+            label = labels[digest][k]
+            said = {"label_kind": label.kind, "foreground_fraction.mean": label.fraction, "n_classes": 2}
+            own = replace(target, facts=target.facts | {n: vector_facts([said])[n] for n in LABEL_FACTS})
+            for who, told in ((MEAN, prior_list(train, target)), ("metamed, of the dataset", metamed(train, target)),
+                              ("metamed, of the label", metamed(train, own))):  # fmt: skip
+                errors[who][family].append(float(np.nanmean(np.abs(told.score[0] - truth))))
+    return {who: np.array([np.mean(v) for v in found.values()]) for who, found in errors.items()}
+
+
+def label_lines(store: Store, table: Table) -> list[str]:
+    found = label_errors(store, table)
+    if not found or len(found[MEAN]) < 2:
+        return []
+    rows = [f"| {who} | {e.mean():.3f}{_between(e)} | {(e - found[MEAN]).mean():+.3f}{_between(e - found[MEAN], '+')} |"
+            for who, e in found.items()]  # fmt: skip
+    return [f"### Single labels: {len(found[MEAN])} families with several\n", "Without a run on the target:\n",
+            "| predicted by | MAE by family | beside the mean |\n|---|---|---|", *rows, ""]  # fmt: skip
+
+
 # ---- more masks
 
 
@@ -289,7 +327,7 @@ def report(store: Store, folder: Path) -> str:
         chosen = sorted({names[item].label for fold in own.family_folds() for item in told(own.rows(~fold))})
         by = f"chosen by the other families, of at most {MINUTES:g} CPU minutes: {'; '.join(chosen) or 'none'}"
         text, more = section("Own runs", own, on_metafeatures(own, store), told, by)
-        lines += [*text, *curve_lines(store)]
+        lines += [*text, *label_lines(store, own), *curve_lines(store)]
         panels |= more
     scatter(panels, folder / "segmentation.svg")
     return "\n".join(lines) + "\n"
