@@ -3,11 +3,11 @@
 from setuptools import Extension, setup
 
 
-def kernel(name: str, source: str) -> Extension:
-    """One file of C as a module."""
+def kernel(name: str, *sources: str) -> Extension:
+    """Files of C as a module."""
     return Extension(
         name,  # beside the package, not in it: a checkout, which shadows the package, finds it too
-        [source],
+        list(sources),
         # no fused operations: values are those of numpy, to the last bit of every grey level
         extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno", "-fopenmp-simd"],
         py_limited_api=True,
@@ -16,7 +16,7 @@ def kernel(name: str, source: str) -> Extension:
 
 
 KERNELS = [
-    kernel("_metamed_pixels", "metamed/metafeatures/pixels.c"),
+    kernel("_metamed_pixels", "metamed/metafeatures/pixels.c", "metamed/metafeatures/fourier.c"),
     kernel("_metamed_triplets", "metamed/crowd/triplets.c"),
 ]
 

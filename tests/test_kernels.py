@@ -73,9 +73,28 @@ def test_a_large_image_and_floats_beyond_zero_and_one():
 
 
 @needs_build
+def test_colours_side_by_side_are_those_in_planes():
+    images = smooth(3, 3, 40, 24)
+    side_by_side = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    found, expected = (kernels.image_statistics(i, 0, 255) for i in (side_by_side, images))
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+@needs_build
+@pytest.mark.parametrize("shape", [(4, 4), (5, 7), (97, 33), (101, 8), (16, 227), (64, 50), (30, 45)])
+def test_the_power_of_rings_is_that_of_numpy_for_any_length(shape):
+    """Powers of two, small odd factors, and prime lengths that take Bluestein's detour."""
+    images = np.random.default_rng(0).random((2, 1, *shape)).astype(np.float32)
+    found, expected = (kernels.image_statistics(images, 0, 1, compiled=c) for c in (kernels.COMPILED, None))
+    for name in ("spectrum_slope", "spectrum_high"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-11)
+
+
+@needs_build
 def test_a_wrong_buffer_is_refused():
     with pytest.raises((ValueError, TypeError)):
-        kernels.COMPILED.measure(b"12", "B", (1, 1, 4, 4), 0.0, 1.0, np.zeros(16, np.float32), *[bytearray(9)] * 8)
+        kernels.COMPILED.measure(b"12", "B", (1, 1, 4, 4), 0.0, 1.0, np.zeros(16, np.float32), b"", b"", b"",
+                                 *[bytearray(9)] * 8)  # fmt: skip
 
 
 # -- known answers -----------------------------------------------------------------------------------------------------

@@ -13,12 +13,12 @@ from functools import lru_cache
 import numpy as np
 
 from metamed.metafeatures import plain
-from metamed.metafeatures.plain import HALF, QUANTILES, STEPS, THUMBNAIL, local_patterns
+from metamed.metafeatures.plain import HALF, QUANTILES, STEPS, THUMBNAIL, Rings, local_patterns
 from metamed.parallel import cores, in_order
 
 __all__ = ["COMPILED", "HALF", "QUANTILES", "image_statistics", "local_patterns", "measure_blocks", "ratio"]
 
-VERSION = 2  # of pixels.c: a build of another one is not used
+VERSION = 3  # of pixels.c: a build of another one is not used
 SUMS = (  # of pixels.c, in its order
     "mean", "second", "third", "fourth", "lowest", "highest", "dx_dx", "dy_dy", "dx_dy", "slope", "laplacian", "noise",
     "neighbours", "step_x", "step_y", "border_x", "border_y", "saturation", "red", "green", "blue",
@@ -27,7 +27,6 @@ SUMS = (  # of pixels.c, in its order
 )  # fmt: skip
 UNIT = 255_000.0  # levels of pixels.c from black to white
 GLCM = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation")
-_TRANSFORMED = 2**17  # pixels transformed together: Fourier's steps through an image should stay in the cache
 _FLAT = 1e-12  # variance (of grey in 0-1) below which an image counts as constant: float32 leaves about 1e-15
 _HASH_STEP = 2.0001  # of 255 levels, as metamed.dataset.thumbnail_hashes; a tie is none, whatever the bit depth
 
@@ -42,7 +41,8 @@ def _compiled():
 
 
 COMPILED = _compiled()
-BLOCK = 2**17 if COMPILED is None else 2**19  # pixels measured together: numpy's steps should stay in the cache
+BLOCK = 2**17 if COMPILED is None else 2**21  # pixels measured together: numpy's steps should stay in the cache
+TOGETHER = 2**9  # images at most: each has a few thousand numbers
 
 
 def measure_blocks(blocks: Iterable[np.ndarray], low: float, span: float, pixels: int) -> Iterator[dict]:
@@ -62,9 +62,9 @@ def image_statistics(images: np.ndarray, low: float, span: float, compiled=COMPI
     missing = [(0, max(0, 4 - side)) for side in images.shape[2:]]
     if any(after for _, after in missing):
         images = np.pad(images, ((0, 0), (0, 0), *missing), mode="edge")
-    window = _rings(*images.shape[2:])[0]
-    sums, tables = (plain.measure if compiled is None else _measure)(images, low, float(span) / 255, window)
     height, width = images.shape[2:]
+    rings = _rings(height, width)
+    sums, tables = (plain.measure if compiled is None else _measure)(images, low, float(span) / 255, rings)
     moments = _moments(sums, height, width)
     constant = moments["variance"] == 0
     return {
@@ -75,7 +75,7 @@ def image_statistics(images: np.ndarray, low: float, span: float, compiled=COMPI
         **_cooccurrence(tables["pairs"], height, width),
         "patterns": tables["patterns"] / tables["patterns"].sum(axis=1, keepdims=True),
         **_differences(sums, height, width),
-        **_spectrum(tables["windowed"], constant, compiled),
+        **_spectrum(tables["power"], constant, rings),
         "thumbnail": (tables["thumbnail"] / UNIT).astype(np.float32),
         "hash": _hash(tables["cells"], sums["highest"] - sums["lowest"]),
     }
@@ -89,19 +89,21 @@ def _pattern_classes() -> np.ndarray:
     return np.eye(10)[np.where(changes <= 2, bits.sum(axis=1), 9)]
 
 
-def _measure(images: np.ndarray, low: float, step: float, window: np.ndarray) -> tuple[dict, dict[str, np.ndarray]]:
+def _measure(images: np.ndarray, low: float, step: float, rings: Rings) -> tuple[dict, dict[str, np.ndarray]]:
     """What `plain.measure` gives, from the compiled module."""
-    n, _, height, width = images.shape
+    n = len(images)
     sums, pairs, quantiles = np.empty((n, len(SUMS))), np.empty((n, len(STEPS), 6)), np.empty((n, len(QUANTILES)))
     thumbnail, cells = (np.empty((n, THUMBNAIL, THUMBNAIL + wider), np.float32) for wider in (0, 1))
-    windowed = np.empty((n, height, width), np.float32)
+    power = np.empty((n, len(rings.starts)))
     histogram, codes = np.empty((n, 256), np.uint32), np.empty((n, 256), np.uint32)
-    kind = {1: "B", 2: "H", 4: "f"}[images.itemsize]
-    COMPILED.measure(np.ascontiguousarray(images), kind, images.shape, low, step, window,
-                     sums, pairs, quantiles, thumbnail, cells, windowed, histogram, codes)  # fmt: skip
+    kind, pixels = {1: "B", 2: "H", 4: "f"}[images.itemsize], images
+    if (kind, images.shape[1], images.strides[1], low, step) == ("B", 3, 1, 0, 1):  # colours side by side, as in files
+        kind, pixels = "I", images.transpose(0, 2, 3, 1)
+    COMPILED.measure(np.ascontiguousarray(pixels), kind, images.shape, low, step, *rings[:4], sums, pairs, quantiles,
+                     power, thumbnail, cells, histogram, codes)  # fmt: skip
     return dict(zip(SUMS, sums.T, strict=True)), {
         "pairs": pairs, "quantiles": quantiles, "histogram": histogram, "patterns": codes @ _pattern_classes(),
-        "thumbnail": thumbnail, "cells": cells, "windowed": windowed,
+        "thumbnail": thumbnail, "cells": cells, "power": power,
     }  # fmt: skip
 
 
@@ -228,47 +230,31 @@ def _blockiness(sums: dict, height: int, width: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=16)
-def _rings(height: int, width: int) -> tuple[np.ndarray, ...]:
-    """A Hann window, the frequencies sorted by ring, where rings start, weights, sizes of the rings, their radii."""
+def _rings(height: int, width: int) -> Rings:
+    """The rings of frequencies of an image, in the order of its transform: (width, height // 2 + 1) coefficients."""
     window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1]).astype(np.float32)
-    fx = np.fft.rfftfreq(width)
-    radius = np.hypot(np.fft.fftfreq(height)[:, None], fx[None]) * min(height, width)
+    fy = np.fft.rfftfreq(height)
+    radius = np.hypot(np.fft.fftfreq(width)[:, None], fy[None]) * min(height, width)
     ring = np.rint(radius).astype(int).ravel()
-    twice = np.broadcast_to(np.where((fx > 0) & (fx < 0.5), 2, 1), radius.shape).ravel()  # rfft keeps one of each pair
+    twice = np.broadcast_to(np.where((fy > 0) & (fy < 0.5), 2, 1), radius.shape).ravel()  # one of each pair is kept
     order = np.argsort(ring, kind="stable").astype(np.int32)
     order = order[(ring[order] >= 1) & (ring[order] <= min(height, width) // 2)]
     starts = np.flatnonzero(np.diff(ring[order], prepend=0)).astype(np.int32)
     weight = twice[order].astype(np.float32)
-    return window, order, starts, weight, np.add.reduceat(weight, starts), ring[order][starts]
+    return Rings(window, order, weight, starts, np.add.reduceat(weight, starts), ring[order][starts])
 
 
-def _spectrum(windowed: np.ndarray, constant: np.ndarray, compiled) -> dict[str, np.ndarray]:
+def _spectrum(power: np.ndarray, constant: np.ndarray, rings: Rings) -> dict[str, np.ndarray]:
     """Slope of log ring power over log frequency, rings weighing by their size (the inner ones are few coefficients
     and lose to the removal of the mean), and the share of power above half the Nyquist frequency."""
-    window, order, starts, weight, size, radius = _rings(*windowed.shape[1:])
-    step = max(1, _TRANSFORMED // window.size)
-    total = np.concatenate([_ring_power(windowed[k : k + step], order, starts, weight, compiled)
-                            for k in range(0, len(windowed), step)])  # fmt: skip
-    total /= UNIT**2
+    total = power / UNIT**2
     total[constant] = 0
-    x = np.log(radius) - np.average(np.log(radius), weights=size)
-    high = radius > min(window.shape) / 4
+    x = np.log(rings.radius) - np.average(np.log(rings.radius), weights=rings.size)
+    high = rings.radius > min(rings.window.shape) / 4
     return {
-        "spectrum_slope": (np.log(total / size + 1e-12) * (size * x)).sum(axis=1) / (size @ x**2),
+        "spectrum_slope": (np.log(total / rings.size + 1e-12) * (rings.size * x)).sum(axis=1) / (rings.size @ x**2),
         "spectrum_high": ratio(total[:, high].sum(axis=1), total.sum(axis=1)),
     }
-
-
-def _ring_power(windowed: np.ndarray, order: np.ndarray, starts: np.ndarray, weight: np.ndarray, compiled):
-    """Power of each ring of frequencies, (n, rings)."""
-    spectrum = np.fft.rfft(windowed, axis=2)
-    spectrum = np.fft.fft(spectrum, axis=1, out=spectrum).reshape(len(windowed), -1)
-    if compiled is None:
-        power = spectrum.real[:, order] ** 2 + spectrum.imag[:, order] ** 2
-        return np.add.reduceat((power * weight).astype(np.float64), starts, axis=1)
-    total = np.empty((len(windowed), len(starts)))
-    compiled.rings(len(windowed), spectrum, order, weight, starts, total)
-    return total
 
 
 def _hash(cells: np.ndarray, span: np.ndarray) -> np.ndarray:

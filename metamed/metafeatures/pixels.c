@@ -19,7 +19,14 @@
 #define WIDE
 #endif
 
-enum { VERSION = 2 };        /* kernels.py uses no other build than its own */
+/* fourier.c */
+typedef struct Spectrum Spectrum;
+Spectrum *spectrum_new(int height, int width, const int32_t *order, const float *weight, int end, const int32_t *starts,
+                       int rings);
+void ring_power(Spectrum *s, const float *image, double *out);
+void spectrum_free(Spectrum *s);
+
+enum { VERSION = 3 };        /* kernels.py uses no other build than its own */
 enum { STRIP = 2048 };       /* pixels converted together */
 enum { BANKS = 4 };          /* equal pixels in a row would wait for one counter: neighbours have different ones */
 enum { LEVELS = 32, CELLS = LEVELS * LEVELS, OFFSETS = 8, PROPERTIES = 6 };
@@ -35,8 +42,8 @@ static const int STEPS[OFFSETS][2] = {{0, 1}, {1, 1}, {1, 0}, {1, -1}, {0, 3}, {
 static const double PLACES[QUANTILES] = {0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99};
 
 typedef struct {
-    char type; /* of pixels: B uint8, H uint16, f float32 */
-    int channels, height, width;
+    char type; /* of pixels: B uint8, H uint16, f float32; I uint8, the three channels of a pixel side by side */
+    int channels, height, width, rings;
     size_t pixels;
     float low, step; /* pixel value of black, and of how much a 255th of the way to white adds */
     const float *window;
@@ -45,13 +52,18 @@ typedef struct {
 typedef struct { /* room for one image */
     float *level, *bend, *sorted;
     uint8_t *code, *coarse;
-    uint16_t *key;
+    uint16_t *key, *keys;
     double *row;
     float strip[3][STRIP];
-    uint32_t cells[BANKS][CELLS], codes[BANKS][CODES];
+    uint32_t cells[2][BANKS][CELLS], codes[BANKS][CODES];
 } Work;
 
 /* -- grey levels and colour ----------------------------------------------------------------------------------------- */
+
+WIDE static void separate(const uint8_t *rgb, int count, float *red, float *green, float *blue)
+{
+    for (int i = 0; i < count; i++) red[i] = rgb[3 * i], green[i] = rgb[3 * i + 1], blue[i] = rgb[3 * i + 2];
+}
 
 /* Pixels in 0-255, whatever their type. */
 WIDE static void widen(const Shape *s, const void *image, size_t from, int count, float *out)
@@ -110,9 +122,10 @@ static void levels(const Shape *s, const void *image, Work *w, double *sums)
 {
     for (size_t from = 0; from < s->pixels; from += STRIP) {
         int count = (int)(s->pixels - from < STRIP ? s->pixels - from : STRIP);
+        if (s->type == 'I') separate((const uint8_t *)image + 3 * from, count, w->strip[0], w->strip[1], w->strip[2]);
         for (int c = 0; c < s->channels; c++) {
             float *plane = w->strip[c % 3];
-            widen(s, image, c * s->pixels + from, count, plane);
+            if (s->type != 'I') widen(s, image, c * s->pixels + from, count, plane);
             if (s->channels == 3) powers(plane, count, sums + c);
             else scale_into(w->level + from, plane, count, 1000.0f / s->channels, c == 0);
         }
@@ -145,14 +158,17 @@ static void count_codes(const uint8_t *code, size_t n, uint32_t bank[BANKS][CODE
     for (; i < n; i++) bank[0][code[i]]++;
 }
 
-static void count_keys(const uint16_t *key, int n, uint32_t bank[BANKS][CELLS])
+/* Keys of two offsets together: a counter that has just been raised is not ready to be raised again. */
+static void count_keys(const uint16_t *one, int n_one, uint32_t first[BANKS][CELLS], const uint16_t *other, int n_other,
+                       uint32_t second[BANKS][CELLS])
 {
-    int i = 0;
-    for (; i + 4 <= n; i += 4) {
-        bank[0][key[i]]++, bank[1][key[i + 1]]++;
-        bank[2][key[i + 2]]++, bank[3][key[i + 3]]++;
+    int i = 0, common = n_one < n_other ? n_one : n_other;
+    for (; i + 4 <= common; i += 4) {
+        first[0][one[i]]++, second[0][other[i]]++, first[1][one[i + 1]]++, second[1][other[i + 1]]++;
+        first[2][one[i + 2]]++, second[2][other[i + 2]]++, first[3][one[i + 3]]++, second[3][other[i + 3]]++;
     }
-    for (; i < n; i++) bank[0][key[i]]++;
+    for (int k = i; k < n_one; k++) first[k % BANKS][one[k]]++;
+    for (int k = i; k < n_other; k++) second[k % BANKS][other[k]]++;
 }
 
 static void merge_codes(uint32_t bank[BANKS][CODES], uint32_t *total)
@@ -277,16 +293,24 @@ WIDE static void properties(uint32_t bank[BANKS][CELLS], double *out)
     memset(bank, 0, sizeof(uint32_t) * BANKS * CELLS);
 }
 
+/* Keys of the pairs that begin in row y, with the pixel at an offset; gives how many there are. */
+static int row_keys(const Shape *s, const uint8_t *coarse, const int *offset, int y, uint16_t *key)
+{
+    int dy = offset[0], dx = offset[1], count = s->width - abs(dx);
+    if (y + dy >= s->height) return 0;
+    const uint8_t *row = coarse + (size_t)y * s->width + (dx < 0 ? -dx : 0);
+    pair_keys(row, row + (size_t)dy * s->width + dx, count, key);
+    return count;
+}
+
 static void cooccurrence(const Shape *s, Work *w, double *out)
 {
-    for (int k = 0; k < OFFSETS; k++) {
-        int dy = STEPS[k][0], dx = STEPS[k][1], left = dx < 0 ? -dx : 0, count = s->width - abs(dx);
-        for (int y = 0; y + dy < s->height; y++) {
-            const uint8_t *row = w->coarse + (size_t)y * s->width + left;
-            pair_keys(row, row + (size_t)dy * s->width + dx, count, w->key);
-            count_keys(w->key, count, w->cells);
+    for (int k = 0; k < OFFSETS; k += 2) {
+        for (int y = 0; y < s->height; y++) {
+            int one = row_keys(s, w->coarse, STEPS[k], y, w->key), other = row_keys(s, w->coarse, STEPS[k + 1], y, w->keys);
+            count_keys(w->key, one, w->cells[0], w->keys, other, w->cells[1]);
         }
-        properties(w->cells, out + k * PROPERTIES);
+        properties(w->cells[0], out + k * PROPERTIES), properties(w->cells[1], out + (k + 1) * PROPERTIES);
     }
 }
 
@@ -417,20 +441,6 @@ WIDE static void windowed(const float *level, const float *window, size_t n, flo
     for (size_t i = 0; i < n; i++) out[i] = (level[i] - mean) * window[i];
 }
 
-/* Power of each ring of frequencies: of the coefficients in `order` from one start to the next, times their weight. */
-static void ring_power(const float *spectrum, const int32_t *order, const float *weight, const int32_t *starts, int rings,
-                       int end, double *out)
-{
-    for (int r = 0; r < rings; r++) {
-        double sum = 0;
-        for (int i = starts[r], stop = r + 1 < rings ? starts[r + 1] : end; i < stop; i++) {
-            float real = spectrum[2 * (size_t)order[i]], imaginary = spectrum[2 * (size_t)order[i] + 1];
-            sum += (double)((real * real + imaginary * imaginary) * weight[i]);
-        }
-        out[r] = sum;
-    }
-}
-
 /* -- volumes --------------------------------------------------------------------------------------------------------- */
 
 WIDE static void spread_plane(const uint8_t *empty, const uint8_t *from, uint8_t *to, size_t n)
@@ -477,22 +487,23 @@ static int make_room(const Shape *s, Work *w)
     memset(w, 0, sizeof *w);
     w->level = malloc(n * sizeof(float)), w->bend = malloc(n * sizeof(float)), w->sorted = malloc(n * sizeof(float));
     w->code = malloc(n), w->coarse = malloc(n);
-    w->key = malloc(s->width * sizeof(uint16_t)), w->row = malloc(s->width * sizeof(double));
-    return w->level && w->bend && w->sorted && w->code && w->coarse && w->key && w->row;
+    w->key = malloc(s->width * sizeof(uint16_t)), w->keys = malloc(s->width * sizeof(uint16_t));
+    w->row = malloc(s->width * sizeof(double));
+    return w->level && w->bend && w->sorted && w->code && w->coarse && w->key && w->keys && w->row;
 }
 
 static void free_room(Work *w)
 {
-    free(w->level), free(w->bend), free(w->sorted), free(w->code), free(w->coarse), free(w->key), free(w->row);
+    free(w->level), free(w->bend), free(w->sorted), free(w->code), free(w->coarse), free(w->key), free(w->keys), free(w->row);
 }
 
 typedef struct {
-    double *sums, *pairs, *quantiles;
-    float *square, *wide, *windowed;
+    double *sums, *pairs, *quantiles, *power;
+    float *square, *wide;
     uint32_t *histogram, *patterns;
 } Out;
 
-static void measure_image(const Shape *s, const void *image, Work *w, size_t k, const Out *out)
+static void measure_image(const Shape *s, const void *image, Work *w, Spectrum *spectrum, size_t k, const Out *out)
 {
     double *sums = out->sums + k * SUMS;
     uint32_t *histogram = out->histogram + k * CODES;
@@ -507,55 +518,43 @@ static void measure_image(const Shape *s, const void *image, Work *w, size_t k, 
     patterns(s, w, out->patterns + k * CODES);
     differences(s, w, sums);
     thumbnail(s, w, out->square + k * SIDE * SIDE, out->wide + k * SIDE * (SIDE + 1));
-    windowed(w->level, s->window, s->pixels, out->windowed + k * s->pixels);
+    windowed(w->level, s->window, s->pixels, w->sorted);
+    ring_power(spectrum, w->sorted, out->power + k * s->rings);
 }
 
 static PyObject *measure(PyObject *self, PyObject *args)
 {
-    Py_buffer images, window, b[8];
+    Py_buffer images, window, tables[3], b[8]; /* tables: those of spectrum_new */
     Shape s;
     int type, n;
-    if (!PyArg_ParseTuple(args, "y*C(iiii)ffy*w*w*w*w*w*w*w*w*", &images, &type, &n, &s.channels, &s.height, &s.width,
-                          &s.low, &s.step, &window, b, b + 1, b + 2, b + 3, b + 4, b + 5, b + 6, b + 7))
+    if (!PyArg_ParseTuple(args, "y*C(iiii)ffy*y*y*y*w*w*w*w*w*w*w*w*", &images, &type, &n, &s.channels, &s.height,
+                          &s.width, &s.low, &s.step, &window, tables, tables + 1, tables + 2, b, b + 1, b + 2, b + 3, b + 4,
+                          b + 5, b + 6, b + 7))
         return NULL;
     Work *w = malloc(sizeof *w);
-    int room = 0;
-    s.type = (char)type, s.pixels = (size_t)s.height * s.width, s.window = window.buf;
+    Spectrum *spectrum = NULL;
+    int room = 0, end = (int)(tables[0].len / 4);
+    s.type = (char)type, s.pixels = (size_t)s.height * s.width, s.window = window.buf, s.rings = (int)(tables[2].len / 4);
     Out out = {b[0].buf, b[1].buf, b[2].buf, b[3].buf, b[4].buf, b[5].buf, b[6].buf, b[7].buf};
-    size_t bytes = s.pixels * s.channels * (type == 'B' ? 1 : type == 'H' ? 2 : 4);
-    const size_t sizes[8] = {SUMS * 8, OFFSETS * PROPERTIES * 8, QUANTILES * 8, SIDE * SIDE * 4, SIDE * (SIDE + 1) * 4,
-                             s.pixels * 4, CODES * 4, CODES * 4};
+    size_t bytes = s.pixels * s.channels * (type == 'B' || type == 'I' ? 1 : type == 'H' ? 2 : 4);
+    const size_t sizes[8] = {SUMS * 8, OFFSETS * PROPERTIES * 8, QUANTILES * 8, (size_t)s.rings * 8,
+                             SIDE * SIDE * 4, SIDE * (SIDE + 1) * 4, CODES * 4, CODES * 4};
     int fit = w && s.height >= 4 && s.width >= 4 && (size_t)images.len == n * bytes && (size_t)window.len == s.pixels * 4;
+    fit = fit && (type != 'I' || s.channels == 3) && tables[1].len == tables[0].len;
     for (int k = 0; k < 8; k++) fit = fit && (size_t)b[k].len == n * sizes[k];
     Py_BEGIN_ALLOW_THREADS
-    room = fit && make_room(&s, w);
-    for (int k = 0; room && k < n; k++) measure_image(&s, (const char *)images.buf + k * bytes, w, k, &out);
+    if (fit) spectrum = spectrum_new(s.height, s.width, tables[0].buf, tables[1].buf, end, tables[2].buf, s.rings);
+    room = fit && make_room(&s, w) && spectrum;
+    for (int k = 0; room && k < n; k++) measure_image(&s, (const char *)images.buf + k * bytes, w, spectrum, k, &out);
     if (fit) free_room(w);
-    free(w);
+    spectrum_free(spectrum), free(w);
     Py_END_ALLOW_THREADS
     PyBuffer_Release(&images), PyBuffer_Release(&window);
+    for (int k = 0; k < 3; k++) PyBuffer_Release(tables + k);
     for (int k = 0; k < 8; k++) PyBuffer_Release(b + k);
     if (!fit) PyErr_SetString(PyExc_ValueError, "buffers do not fit the shape");
     else if (!room) PyErr_NoMemory();
     if (!room) return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyObject *rings(PyObject *self, PyObject *args)
-{
-    Py_buffer b[5]; /* complex64 spectra, order, weight, starts; the power of each ring goes into the last one */
-    int n;
-    if (!PyArg_ParseTuple(args, "iy*y*y*y*w*", &n, b, b + 1, b + 2, b + 3, b + 4)) return NULL;
-    int end = (int)(b[1].len / 4), count = (int)(b[3].len / 4);
-    int fit = n > 0 && b[4].len == (Py_ssize_t)n * count * 8 && b[2].len == b[1].len;
-    size_t step = fit ? b[0].len / n : 0;
-    Py_BEGIN_ALLOW_THREADS
-    for (int k = 0; fit && k < n; k++)
-        ring_power((const float *)((const char *)b[0].buf + k * step), b[1].buf, b[2].buf, b[3].buf, count, end,
-                   (double *)b[4].buf + (size_t)k * count);
-    Py_END_ALLOW_THREADS
-    for (int k = 0; k < 5; k++) PyBuffer_Release(b + k);
-    if (!fit) return PyErr_SetString(PyExc_ValueError, "buffers do not fit each other"), NULL;
     Py_RETURN_NONE;
 }
 
@@ -580,8 +579,7 @@ static PyObject *reach(PyObject *self, PyObject *args)
 
 static PyMethodDef functions[] = {
     {"reach", reach, METH_VARARGS, "reach(empty, outside, shape): what is empty and connected joins what is outside."},
-    {"rings", rings, METH_VARARGS, "rings(n, spectra, order, weight, starts, power): fills the power of each ring."},
-    {"measure", measure, METH_VARARGS, "measure(images, type, shape, low, step, window, *outputs): fills the outputs."},
+    {"measure", measure, METH_VARARGS, "measure(images, type, shape, low, step, window, order, weight, starts, *outputs): fills the outputs."},
     {NULL, NULL, 0, NULL},
 };
 static int ready(PyObject *module) { return PyModule_AddIntConstant(module, "VERSION", VERSION); }

@@ -6,6 +6,7 @@ Everything is computed per image and element by element, in single precision, an
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,19 @@ QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 THUMBNAIL = 16  # side of a thumbnail
 
 
-def measure(images: np.ndarray, low: float, step: float, window: np.ndarray) -> tuple[dict, dict[str, np.ndarray]]:
+class Rings(NamedTuple):
+    """Rings of frequencies: a Hann window (H, W) before the transform, the coefficients sorted by ring, their weights,
+    where rings start, and of each ring its size (of weights) and its radius."""
+
+    window: np.ndarray
+    order: np.ndarray
+    weight: np.ndarray
+    starts: np.ndarray
+    size: np.ndarray
+    radius: np.ndarray
+
+
+def measure(images: np.ndarray, low: float, step: float, rings: Rings) -> tuple[dict, dict[str, np.ndarray]]:
     """(sums by the names of kernels.SUMS, tables) of images (n, C, H, W) uint8, uint16 or float32, H and W at least 4.
 
     low: the value of black; step: what a 255th of the way to white adds. Levels lie in 0-255,000, so that those of
@@ -35,7 +48,7 @@ def measure(images: np.ndarray, low: float, step: float, window: np.ndarray) -> 
         "patterns": _counts(local_patterns(code), 10),
         "thumbnail": shrink(level.astype(np.float64), THUMBNAIL, THUMBNAIL),
         "cells": shrink(level.astype(np.float64), THUMBNAIL, THUMBNAIL + 1),
-        "windowed": _windowed(level, window),
+        "power": _power(_windowed(level, rings.window), rings),
     }
 
 
@@ -166,3 +179,9 @@ def _windowed(level: np.ndarray, window: np.ndarray) -> np.ndarray:
     """Levels times the window, less the mean under it, for the Fourier transform."""
     mean = _product(level, window[None]) / window.sum(dtype=np.float64)
     return (level - mean.astype(np.float32)[:, None, None]) * window
+
+
+def _power(windowed: np.ndarray, rings: Rings) -> np.ndarray:
+    """Power of each ring of frequencies, (n, rings)."""
+    spectrum = np.fft.rfft2(windowed.swapaxes(1, 2).astype(np.float64)).reshape(len(windowed), -1)[:, rings.order]
+    return np.add.reduceat((spectrum.real**2 + spectrum.imag**2) * rings.weight, rings.starts, axis=1)

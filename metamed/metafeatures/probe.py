@@ -76,10 +76,10 @@ class Probe:
         return (0.0, 1.0) if low >= 0 and high <= 1 else (float(low), float(high - low) or 1.0)
 
     def _blocks(self) -> Iterator[np.ndarray]:
-        """The chosen images, (k, C, H, W) of about `kernels.BLOCK` pixels at a time."""
+        """The chosen images, (k, C, H, W) of at most about `kernels.BLOCK` pixels at a time."""
         images = self.dataset.images
         size = int(np.clip(READ // np.prod(images.shape[1:]), 1, 4096))
-        step = max(1, kernels.BLOCK // int(np.prod(images.shape[-2:])))
+        step = max(1, min(kernels.BLOCK // int(np.prod(images.shape[-2:])), kernels.TOGETHER))
         for part, array in images.chunks(size if size < 64 else size // 64 * 64):
             chosen = self.indices[slice(*np.searchsorted(self.indices, [part.start, part.stop]))] - part.start
             for start in range(0, len(chosen), step):
