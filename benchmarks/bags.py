@@ -85,10 +85,10 @@ def ranks(table: dict[Setup, dict[str, float]], datasets: list[str]) -> dict[Set
     return dict(zip(whole, np.mean(each, axis=0), strict=True)) if whole else {}
 
 
-def complete(table: dict[Setup, dict[str, float]], datasets: Iterable[str]) -> list[str]:
-    """The datasets on which as many setups ran as on any, but for two that an interrupted suite may lack."""
+def complete(table: dict[Setup, dict[str, float]], datasets: Iterable[str], lacking: int = 0) -> list[str]:
+    """The datasets on which as many setups ran as on any, but for a few that may be lacking."""
     counts = {d: sum(d in row for row in table.values()) for d in datasets}
-    return [d for d in counts if counts[d] >= max(1, max(counts.values()) - 2)]
+    return [d for d in counts if counts[d] >= max(1, max(counts.values()) - lacking)]
 
 
 def scores_table(table: dict[Setup, dict[str, float]], datasets: list[str]) -> str:
@@ -228,7 +228,7 @@ def parts(runs: Runs) -> dict[str, str]:
     features = [d for d in FEATURES if any(k[1] == d for k in runs.auc)]
     table = {s: row for s, row in runs.table(features).items() if not s.sources}
     known = complete(table, features)
-    large = complete(table, [d for d in features if d not in known])
+    large = complete(table, [d for d in features if d not in known], 2)
     images = runs.table(IMAGES)
     by_list, anyone, hindsight = regret(table, known)
     compared, theirs = literature(runs), milpy(runs)
@@ -238,7 +238,7 @@ def parts(runs: Runs) -> dict[str, str]:
     return {
         "scores": scores_table(table, known),
         "large": scores_table(table, large),
-        "images": scores_table(images, complete(images, IMAGES)),
+        "images": scores_table(images, complete(images, IMAGES, 2)),
         "regret": f"On these {len(known)} sets of {len({FAMILIES.get(d, d) for d in known})} families (repetitions: "
                   f"{' to '.join(map(str, sorted({min(times), max(times)})))}), the variant that ranks best on the "
                   f"other families loses {by_list:.3f} AUC to the best one of a set, a variant at random {anyone:.3f}, "

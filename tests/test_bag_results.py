@@ -22,8 +22,9 @@ def test_sets_of_one_family_count_once():
     assert bags.ranks(TABLE, SETS) == pytest.approx({A: (1.5 + 3) / 2, B: (2.75 + 1) / 2, C: (1.75 + 2) / 2})
     assert bags.ranks(TABLE | {A: {"musk1": 1.0}}, SETS).keys() == {B, C}, "what did not run everywhere has no rank"
     four = {Setup("attention", {"width": w}): {"musk1": 1, "fox": 1} for w in (32, 64, 256)} | {A: {"musk2": 1}}
-    assert bags.complete(four, SETS) == ["musk1", "musk2", "fox"]
-    assert bags.complete(four | {B: {"musk1": 1}}, SETS) == ["musk1", "fox"]
+    assert bags.complete(four, SETS) == ["musk1", "fox"] and bags.complete({}, SETS) == []
+    assert bags.complete(four, SETS, 2) == ["musk1", "musk2", "fox"]
+    assert bags.complete(four | {B: {"musk1": 1}}, SETS, 2) == ["musk1", "fox"]
 
 
 def test_regret_of_the_list_without_the_family():
