@@ -117,6 +117,31 @@ def test_many_answers_take_the_peak():
     assert embedding.quality["inverter"].kind == "inverter"
 
 
+def many_people(each: int, people: int, images: int = 200) -> tuple[Triplets, np.ndarray]:
+    """(answers, true positions): of people of whom two in five guess."""
+    rng = np.random.default_rng(0)
+    position, who = rng.normal(size=(images, 2)) / 2, np.repeat(np.arange(people), each)
+    slope = np.where(rng.random(people) < 0.4, 0, 8)[who]
+    anchor, left, right = np.argsort(rng.random((len(who), images)), axis=1)[:, :3].T
+    gap = distances(position, anchor, right) - distances(position, anchor, left)
+    chosen = rng.random(len(who)) < 1 / (1 + np.exp(-slope * gap))
+    return Triplets(anchor, *np.where(chosen, (left, right), (right, left)), who, np.where(chosen, 0, 1)), position
+
+
+def test_one_for_all_is_found_before_the_chain_ends():
+    """Six in ten of slope 8, the others guess: one annotator of slope 8 with lapses of 0.4."""
+    model = Model(usable(many_people(3, 2000)[0])[0].pooled(), 2)
+    chain = sampling.draw_chains(model, np.random.default_rng(0), 100)
+    slope, _, lapse = np.mean([model.traits(vector[model.coordinates :])[0][0] for vector in chain], axis=0)
+    assert slope == pytest.approx(8, abs=2) and lapse == pytest.approx(0.4, abs=0.1)
+
+
+def test_hardly_known_annotators_count_alike():
+    triplets, _ = many_people(3, 30, 20)
+    found = metamed.embed(triplets)
+    assert found.method == "unweighted" and len(found.quality) == 30
+
+
 def test_the_same_seed_gives_the_same():
     triplets, _ = crowd(8, 20)
     first, second = (metamed.embed(triplets, seed=3) for _ in range(2))

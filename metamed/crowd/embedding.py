@@ -16,10 +16,12 @@ from metamed.crowd.sampling import draw, draw_chains
 
 FEW = 25  # answers per coordinate below which the average over the posterior beats its peak (docs/crowd.md)
 SEVERAL = 15  # answers of an annotator on average, from which telling annotators apart costs nothing
+HARDLY = 4  # answers of an annotator on average, below which telling them apart costs more than it gains
 LARGE = 30_000  # answers from which sampling takes minutes
 AROUND = 200  # rounds of sampling around the peak, for the quality of annotators
 ROUNDS = 1_500_000  # of sampling, times answers: some seconds
 KEPT = 1000  # samples; 300 lose .003 of accuracy where answers are few
+CROWD = 400  # annotators, for every so many of whom one sample in two, in three and so on tells their quality
 DREAMT = 100_000  # questions answered by samples, from which one embedding is made
 
 
@@ -30,8 +32,8 @@ class Embedding:
     positions: (images, dimensions), NaN for images that no usable answer names. samples: (samples, images, dimensions),
     float32: positions drawn from the posterior where answers are few, each turned in its own way; else the positions
     alone. quality: by annotator; empty where all were taken for one. method: "posterior", "most probable", or
-    "unweighted" where annotators with few answers each differ no more than by chance and count alike. found: oddities
-    among the answers, by count.
+    "unweighted" where annotators gave too few answers each to be told apart, and count alike. found: oddities among the
+    answers, by count.
     """
 
     positions: np.ndarray
@@ -81,11 +83,14 @@ def embed(
 
 
 def _alike(answers: Answers, dimensions: int, rng: np.random.Generator) -> bool:
-    """Whether annotators who gave few answers each are better taken for one: they differ no more in agreement than
-    chance has it (chi-squared of the answers that agree with the embedding of all, one deviation above)."""
+    """Whether annotators who gave few answers each are better taken for one: they are hardly known, or differ no more
+    in agreement than chance has it (chi-squared of the answers that agree with the embedding of all, one deviation
+    above)."""
     count = np.bincount(answers.annotator, minlength=len(answers.names))
     if len(answers) >= SEVERAL * (count > 0).sum() or (count > 0).sum() < 2:
         return False
+    if len(answers) < HARDLY * (count > 0).sum():
+        return True
     if len(answers) >= LARGE:  # too many to be averaged over, and the peak takes their chances for traits
         return True
     model = Model(answers.pooled(), dimensions)
@@ -111,8 +116,8 @@ def _rounds(model: Model) -> int:
 
 
 def _qualities(model: Model, vectors: np.ndarray) -> np.ndarray:
-    """Of each annotator by each sample, (samples, annotators)."""
-    some = asked(model.answers)
+    """Of each annotator by each sample, or by some of them, (samples, annotators)."""
+    some, vectors = asked(model.answers), vectors[:: 1 + len(model.answers.names) // CROWD]
     return np.array([quality_of(model.traits(vector[model.coordinates :])[0], some.gaps(model.position(vector)))
                      for vector in vectors])  # fmt: skip
 
