@@ -61,16 +61,16 @@ learn from the sample: compare them only between samples of one size.
 """
 HELP = """## Which help
 
-The recommender's learner was examined on our own runs ({families} families, one left out at a time) while it was told
-one group alone, as five numbers, or all of them. Differences to being told nothing, with 95 % intervals over families;
-bold ones exclude 0, of which {chance:.0f} of these {count} are owed to chance. "Of other datasets" is the control,
-the same numbers handed to other datasets. Less is better for the first pick and the error of the expected score.
-
-{surely}
+The recommender's learner was examined, one family of datasets left out at a time, while it was told one group alone, as
+five numbers, or all of them. Differences to being told nothing, with 95 % intervals over families; bold ones exclude 0,
+one in twenty of them by chance. "Of other datasets" is the control, the same numbers handed to other datasets. Less is
+better for the first pick and the error of the expected score. A group that is known on half of an exam's rows or fewer
+is no part of it. What pair meta-features are worth is measured in [choosing-a-source.md](choosing-a-source.md).
 
 ![Differences to being told nothing](../benchmarks/results/metafeature_groups.svg)
 
 """
+EXAM = "**{kind}** ({families} families). {surely}"
 SAME = """## Which say the same
 
 Rank correlations over {datasets} real datasets: the {columns} columns spread like {effective} unrelated ones; averaged
@@ -99,22 +99,24 @@ def _results(name: str) -> list[dict[str, str]]:
 
 
 def science() -> str:
-    """Which groups help and which columns say the same, from the measured tables."""
-    rows = _results("metafeature_groups.csv")
-    rows = [r for r in rows if r["kind"] == rows[0]["kind"] and r["told"] != "nothing" and "all but" not in r["told"]]
-    rows, neighbours = ([r for r in rows if r["ranker"] == ranker] for ranker in ("metamed", "knn"))
-    told = list(dict.fromkeys(r["told"] for r in rows))
-    cells = {(r["told"], r["measure"]): r for r in rows}
-    lines = [f"| told | {' | '.join(MEASURES.values())} |", "|---" * (len(MEASURES) + 1) + "|"]
-    lines += [f"| {name} | {' | '.join(_cell(cells[name, m]) for m in MEASURES)} |" for name in told]
+    """Which groups help in each exam and which columns say the same, from the measured tables."""
+    rows = [r for r in _results("metafeature_groups.csv") if r["told"] != "nothing" and "all but" not in r["told"]]
+    exams = [_exam([r for r in rows if r["kind"] == kind]) for kind in dict.fromkeys(r["kind"] for r in rows)]
     whole = _results("metafeature_redundancy.csv")
-    last = whole[-1]
     groups = ["| group | datasets | columns | effective number | clusters |", "|---|---|---|---|---|"]
     groups += [f"| {' | '.join(row.values())} |" for row in whole]
-    same = SAME.format(**last) + "\n".join(groups)
-    text = HELP.format(families=rows[0]["families"], chance=len(rows) / 20, count=len(rows),
-                       surely=_surely(rows, neighbours))  # fmt: skip
-    return "\n\n".join([text + "\n".join(lines), same, MORE])
+    same = SAME.format(**next(row for row in whole if row["group"] == "all")) + "\n".join(groups)
+    return "\n\n".join([HELP + "\n\n".join(exams), same, MORE])
+
+
+def _exam(rows: list[dict[str, str]]) -> str:
+    """What one exam says: what changed beyond doubt, and a table."""
+    rows, neighbours = ([r for r in rows if r["ranker"] == ranker] for ranker in ("metamed", "knn"))
+    cells = {(r["told"], r["measure"]): r for r in rows}
+    lines = [f"| told | {' | '.join(MEASURES.values())} |", "|---" * (len(MEASURES) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(_cell(cells[name, m]) for m in MEASURES)} |"
+              for name in dict.fromkeys(r["told"] for r in rows)]  # fmt: skip
+    return fill(EXAM.format(**rows[0], surely=_surely(rows, neighbours)), 120) + "\n\n" + "\n".join(lines)
 
 
 def _sure(row: dict[str, str]) -> int:
@@ -134,7 +136,7 @@ def _surely(rows: list[dict[str, str]], neighbours: list[dict[str, str]]) -> str
     both = [a for a, b in zip(rows, neighbours, strict=True) if _sure(a) == _sure(b) == 1]
     parts = {"Surely better": [r for r in rows if _sure(r) == 1], "Surely worse": [r for r in rows if _sure(r) == -1],
              "Better with nearest neighbours in place of the learner too": both}  # fmt: skip
-    return fill(" ".join(f"{word}: {_listed(found) or 'none'}." for word, found in parts.items()), 120)
+    return " ".join(f"{word}: {_listed(found) or 'none'}." for word, found in parts.items())
 
 
 def _listed(rows: list[dict[str, str]]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +19,10 @@ import numpy as np
 from scipy.stats import rankdata
 
 from benchmarks import metafeature_redundancy as redundancy
-from benchmarks.metafeature_redundancy import GROUPS, Described, columns_of, every_column
+from benchmarks.metafeature_redundancy import GROUPS, Described, Map, columns_of, every_column, knows
 from metamed.dataset import KINDS
 from metamed.errors import NotApplicable
-from metamed.exams import Exam, exam, interval, knn
+from metamed.exams import Exam, exam, interval, judged, knn
 from metamed.exams.examples import is_own, tables_of
 from metamed.exams.reading import read_tables, select
 from metamed.exams.scales import normal_scores
@@ -41,27 +42,57 @@ NOTHING, ALL, USED = "nothing", "all groups", "today's learner"
 
 @dataclass(frozen=True)
 class Ablation:
-    """One table examined again and again, the learner told something else each time."""
+    """One table examined again and again, the learner told something else each time.
+
+    known: group -> (datasets asked about of which it is known, columns of it that the learner can be told).
+    """
 
     table: Table
+    known: dict[str, tuple[int, int]]
     columns: dict[str, int]
     exams: dict[str, Exam]
+
+    @property
+    def asked(self) -> int:
+        """Datasets that are asked about."""
+        return len(_asked(self.table))
 
 
 # --- what the learner is told ---
 
 
 def ranks_of(table: Table, vectors: dict[str, dict], columns: list[str]) -> Columns:
-    """Columns of meta-features over a table's datasets as normal scores of their ranks, 0 where unknown.
+    """Columns of meta-features over a table's rows as normal scores of the datasets' ranks, 0 where unknown.
 
-    Columns that are unknown for half of the datasets, or the same for all, are left out. No score is seen.
+    Columns that are unknown on half of the rows, or the same for all, are left out. No score is seen.
     """
+    datasets, rows = _datasets_of(table)
     found = {}
     for column in columns:
-        values = np.array([vectors.get(d, {}).get(column, np.nan) for d in table.datasets], np.float64)
-        if np.isfinite(values).mean() > 0.5 and np.nanmax(values) > np.nanmin(values):
-            found[column] = np.nan_to_num(normal_scores(values[None])[0])
+        values = np.array([vectors.get(d, {}).get(column, np.nan) for d in datasets], np.float64)
+        if np.isfinite(values[rows]).mean() > 0.5 and np.nanmax(values) > np.nanmin(values):
+            found[column] = np.nan_to_num(normal_scores(values[None])[0])[rows]
     return found
+
+
+def _datasets_of(table: Table) -> tuple[list[str], np.ndarray]:
+    """(datasets, which of them each row of the table is of): a dataset has a row for every size and protocol."""
+    place = {dataset: k for k, dataset in enumerate(dict.fromkeys(table.datasets))}
+    return list(place), np.array([place[dataset] for dataset in table.datasets])
+
+
+def exchanged(table: Table, known: Mapping, seed: int) -> np.ndarray:
+    """For each row one of another dataset, so that datasets swap facts; those that nothing is `known` of keep theirs.
+
+    The rows of a dataset take those of the other one in turn.
+    """
+    datasets, rows = _datasets_of(table)
+    place = [np.flatnonzero(rows == k) for k in range(len(datasets))]
+    swapped = np.array([k for k, dataset in enumerate(datasets) if dataset in known])
+    order = np.arange(len(rows))
+    for one, other in zip(swapped, np.random.default_rng(seed).permutation(swapped), strict=True):
+        order[place[one]] = np.resize(place[other], len(place[one]))
+    return order
 
 
 def components(group: str, ranks: Columns) -> Columns:
@@ -94,21 +125,31 @@ def variants(table: Table, vectors: dict[str, dict]) -> dict[str, Table]:
         others = {c: v for c, v in everything.items() if c not in facts}
         found[f"all but {g}"] = replace(blind if g == LANDMARKS else table, facts=others)
     for k in range(PERMUTATIONS):
-        order = np.random.default_rng(k).permutation(len(table.datasets))
-        moved = ({c: v[order] for c, v in part.items()} for part in (everything, table.landmarks))
-        facts, landmarks = moved
+        order = exchanged(table, vectors, seed=k)
+        facts, landmarks = ({c: v[order] for c, v in part.items()} for part in (everything, table.landmarks))
         found[f"all, of other datasets ({k + 1})"] = replace(table, facts=facts, landmarks=landmarks)
     return found
+
+
+def _asked(table: Table) -> set[str]:
+    return set(np.array(table.datasets, object)[judged(table)])
+
+
+def known_of(table: Table, vectors: dict[str, dict]) -> dict[str, tuple[int, int]]:
+    """Group -> (datasets asked about of which it is known, columns that the learner can be told)."""
+    return {g: (sum(knows(vectors.get(d, {}), g) for d in _asked(table)), len(ranks_of(table, vectors, columns_of(g))))
+            for g in GROUPS}  # fmt: skip
 
 
 def _hold(table: Table) -> Exam:
     return exam(table, RANKERS, beside={})
 
 
-def examine(table: Table, told: dict[str, Table], pool) -> Ablation:
+def examine(table: Table, vectors: dict[str, dict], pool) -> Ablation:
     """The exam of every variant."""
+    told = variants(table, vectors)
     exams = dict(zip(told, pool.map(_hold, told.values()), strict=True))
-    return Ablation(table, {name: len(t.facts) for name, t in told.items()}, exams)
+    return Ablation(table, known_of(table, vectors), {name: len(t.facts) for name, t in told.items()}, exams)
 
 
 # --- what came out ---
@@ -143,16 +184,17 @@ def ablation_lines(found: Ablation, ranker: str) -> list[str]:
 def difficulty(table: Table, vectors: dict[str, dict]) -> tuple[list[tuple[str, str, float]], dict[str, float], int]:
     """(column, outcome, rank correlation) beyond chance; the limit of each outcome; how many columns were looked at.
 
-    Outcomes: the mean score of all setups on a dataset, and what transfer adds to it. The limit is the 95 % quantile of
-    the largest correlation over all columns when the outcome is handed to other datasets: it holds for all at once.
+    Outcomes, one number a family: how well all setups do on it, and what transfer adds. The limit is the 95 % quantile
+    of the largest correlation over all columns when the outcome is handed to other families: it holds for all at once.
     """
+    table = table.rows(judged(table) & np.isin(np.array(table.datasets, object), list(vectors)))
     facts = ranks_of(table, vectors, every_column())
-    ranks = np.array([rankdata(v) for v in facts.values()])
-    ranks = (ranks - ranks.mean(1, keepdims=True)) / ranks.std(1, keepdims=True)
+    columns = _by_family(table, np.array(list(facts.values())))
     found, limits = [], {}
     for outcome, values in outcomes(table).items():
-        y = rankdata(values)
-        y = (y - y.mean()) / y.std()
+        values = _by_family(table, values[None])
+        known = np.isfinite(values[0])
+        ranks, y = _ranks(columns[:, known]), _ranks(values[:, known])[0]
         rng = np.random.default_rng(0)
         chance = [np.abs(ranks @ rng.permutation(y)).max() / len(y) for _ in range(DRAWS)]
         limits[outcome] = float(np.quantile(chance, 0.95))
@@ -162,42 +204,75 @@ def difficulty(table: Table, vectors: dict[str, dict]) -> tuple[list[tuple[str, 
     return found, limits, len(facts)
 
 
+def _by_family(table: Table, values: np.ndarray) -> np.ndarray:
+    """Means of what is known over the rows of each family: (k, rows) to (k, families)."""
+    families = np.array(table.families, object)
+    return np.stack([_mean(values[:, families == f], 1) for f in dict.fromkeys(table.families)], axis=1)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks in each row, of mean 0 and deviation 1; 0 where all are equal."""
+    ranks = rankdata(values, axis=1)
+    spread = ranks.std(axis=1, keepdims=True)
+    return (ranks - ranks.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, np.inf)
+
+
 def outcomes(table: Table) -> dict[str, np.ndarray]:
-    """What one would like to know of a dataset before anything is run, (n,)."""
+    """What one would like to know of a dataset before anything is run, of each row; NaN where it was not run."""
     sources = table.descriptors.get("sources", np.full(len(table.items), "", object))
-    found = {"mean score": np.nanmean(table.scores, axis=1)}
-    if 0 < (sources == "").sum() < len(sources):
-        started = np.nanmean(table.scores[:, sources != ""], axis=1)
-        found["gain of transfer"] = started - np.nanmean(table.scores[:, sources == ""], axis=1)
-    return found
+    started = [_levels(table.scores[:, part]) for part in (sources != "", sources == "") if part.any()]
+    found = {"level of scores": _levels(table.scores)}
+    return found | ({"gain of transfer": started[0] - started[1]} if len(started) == 2 else {})
+
+
+def _levels(scores: np.ndarray) -> np.ndarray:
+    """How well everything does on each row, whatever was run there: the rows' effects beside those of the items."""
+    items = np.zeros(scores.shape[1])
+    for _ in range(100):
+        rows = _mean(scores - items, 1)
+        items = np.nan_to_num(_mean(scores - rows[:, None], 0))
+    return rows
+
+
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of what is known, NaN where nothing is."""
+    count = np.isfinite(values).sum(axis=axis)
+    return np.where(count, np.nansum(values, axis=axis) / np.maximum(count, 1), np.nan)
 
 
 # --- the report ---
 
 
-def draw(found: Ablation, path: Path) -> None:
+def draw(ablations: dict[str, Ablation], path: Path) -> None:
     """What each variant changes of the learner's marks, with 95 % intervals, as SVG; to the better is to the right."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    names = [n for n in found.columns if n != NOTHING and "all but" not in n]
+    shown = {k: [n for n in a.columns if n != NOTHING and "all but" not in n] for k, a in ablations.items()}
+    heights = [len(names) for names in shown.values()]
     with matplotlib.rc_context({"svg.hashsalt": "metamed", "font.size": 9}):
-        drawn = Figure(figsize=(7.5, 0.9 + 0.24 * len(names)), layout="constrained")
-        for axes, (measure, title) in zip(drawn.subplots(1, len(MEASURES), sharey=True), MEASURES.items(), strict=True):
-            for place, name in enumerate(names):
-                value, ends = change(found, name, "metamed", measure)
-                colour = "#999999" if "other datasets" in name else "#4477aa"
-                axes.plot(ends or (value, value), [place, place], color=colour, linewidth=2)
-                axes.plot([value], [place], "o", color="#222222", markersize=4)
-            axes.axvline(0, color="#888888", linewidth=0.8)
-            axes.set_yticks(range(len(names)), names)
-            axes.set_title(title, fontsize=9)
-            axes.spines[["top", "right"]].set_visible(False)
-            if measure != "tau":
-                axes.invert_xaxis()  # less is better
-        axes.invert_yaxis()
+        drawn = Figure(figsize=(7.5, 1 + 0.24 * sum(heights) + 0.3 * len(shown)), layout="constrained")
+        grid = drawn.subplots(len(shown), len(MEASURES), squeeze=False, sharey="row", height_ratios=heights)
+        for row, (kind, names) in zip(grid, shown.items(), strict=True):
+            for axes, (measure, title) in zip(row, MEASURES.items(), strict=True):
+                _draw_changes(axes, ablations[kind], names, measure)
+                axes.set_title(title if axes is not row[0] else f"{kind}: {title}", fontsize=9, loc="right")
+            row[0].set_yticks(range(len(names)), names)
+            row[0].invert_yaxis()
         drawn.supxlabel("difference to being told nothing of the datasets; right is better", fontsize=9)
         drawn.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def _draw_changes(axes, found: Ablation, names: list[str], measure: str) -> None:
+    for place, name in enumerate(names):
+        value, ends = change(found, name, "metamed", measure)
+        colour = "#999999" if "other datasets" in name else "#4477aa"
+        axes.plot(ends or (value, value), [place, place], color=colour, linewidth=2)
+        axes.plot([value], [place], "o", color="#222222", markersize=4)
+    axes.axvline(0, color="#888888", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    if measure != "tau":
+        axes.invert_xaxis()  # less is better
 
 
 def published_bags(facts: Path, described: list[Described]) -> dict[str, Table]:
@@ -223,21 +298,36 @@ def own_tables() -> dict[str, Table]:
     return found
 
 
-def report(alike: redundancy.Map, ablations: dict[str, Ablation], vectors: dict[str, dict]) -> str:
+def report(alike: Map, pairs: Map, ablations: dict[str, Ablation], vectors: dict[str, dict]) -> str:
     """Everything as one Markdown document."""
-    same = [cluster for cluster in redundancy.clusters(alike) if len(cluster) > 1]
     parts = [HEAD.format(datasets=alike.datasets["all"], same=redundancy.SAME)]
-    parts += redundancy.table(alike)
-    parts += [f"\n### Columns that say the same ({len(same)} clusters)\n", *(f"* {', '.join(c)}" for c in same)]
-    parts.append(ABLATION)
+    parts += redundancy.table(redundancy.summary(alike) + redundancy.summary(pairs))
+    for said, found in (("Columns", alike), ("Pair meta-features", pairs)):
+        same = [cluster for cluster in redundancy.clusters(found) if len(cluster) > 1]
+        parts += [f"\n### {said} that say the same ({len(same)} clusters)\n", *(f"* {', '.join(c)}" for c in same)]
+    parts += [ABLATION, *known_lines(ablations)]
     for kind, found in ablations.items():
         t, count = found.table, (len(found.columns) - 1) * len(MEASURES)
-        size = f"{len(t.items)} items, {len(t.datasets)} datasets, {len(set(t.families))} families"
+        size = f"{len(t.items)} items, {found.asked} datasets, {_families(found)} families"
         parts.append(f"\n### {kind}: {size}\n\n{count} intervals a ranker: about {count / 20:.0f} exclude 0 by chance.")
         for ranker in RANKERS:
             parts += [f"\n#### {ranker}\n", *ablation_lines(found, ranker)]
         parts += difficulty_lines(t, vectors)
     return "\n".join(parts) + "\n"
+
+
+def _families(found: Ablation) -> int:
+    return len(set(found.exams[NOTHING].families))
+
+
+def known_lines(ablations: dict[str, Ablation]) -> list[str]:
+    """Markdown: of how many of an exam's datasets each group is known."""
+    lines = [f"| group | {' | '.join(ablations)} |", "|---" * (len(ablations) + 1) + "|"]
+    for group in GROUPS:
+        cells = [(*found.known[group], found.asked) for found in ablations.values()]
+        said = [f"{known} of {asked}{'' if told else ', left out'}" for known, told, asked in cells]
+        lines.append(f"| {group} | {' | '.join(said)} |")
+    return lines
 
 
 def difficulty_lines(table: Table, vectors: dict[str, dict]) -> list[str]:
@@ -258,8 +348,8 @@ Made by `python -m benchmarks.metafeature_groups FOLDER --facts FACTS`; nothing 
 
 Spearman's rank correlation over the datasets that have both columns (at least 8; 20 for columns of two groups). The
 effective number is the exponential of the entropy of the correlation matrix' eigenvalues; it cannot exceed the number
-of datasets. Columns of one cluster correlate at {same} on average, without sign (average linkage). Crowd columns are
-known of too few datasets.
+of datasets. Columns of one cluster correlate at {same} on average, without sign (average linkage). Pair meta-features
+are compared over all pairs of a source and a target that have both.
 
 ![Correlations of meta-features](metafeature_correlations.svg)
 
@@ -272,9 +362,21 @@ its first five principal components over the datasets (of the ranks of its colum
 Brackets are 95 % bootstrap intervals over families, bold ones exclude 0. nreg@1 and MAE: less is better. "all but"
 rows are compared with all groups, the others with nothing. "of other datasets": handed to other datasets, the control.
 Landmarkers and class structure know the labels of every image of a dataset; its runs learned from a part of them.
+Deep columns are those of ImageNet's MobileNetV2 at 96 pixels, which is also a source of some runs. Which pair
+meta-features help is a question of sources: docs/choosing-a-source.md.
 
 ![Differences to being told nothing](metafeature_groups.svg)
+
+A group is left out of an exam where no column of it is known of more than half of its rows; it then says nothing here.
+
 """
+
+
+def write_known(ablations: dict[str, Ablation], path: Path) -> None:
+    """Of how many datasets of each exam a group is known, and how many columns of it the learner can be told."""
+    rows = [(kind, g, *found.known[g], found.asked) for kind, found in ablations.items() for g in GROUPS]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("kind", "group", "known", "columns", "datasets"), *rows])
 
 
 def write_csv(ablations: dict[str, Ablation], path: Path) -> None:
@@ -289,8 +391,7 @@ def write_csv(ablations: dict[str, Ablation], path: Path) -> None:
                     for measure in MEASURES:
                         value, ends = change(found, name, ranker, measure, against)
                         figures = [f"{x:.4f}" for x in (value, *(ends or (np.nan, np.nan)))]
-                        families = len(set(found.table.families))
-                        writer.writerow((kind, families, ranker, name, columns, measure, against, *figures))
+                        writer.writerow((kind, _families(found), ranker, name, columns, measure, against, *figures))
 
 
 def main() -> None:
@@ -303,14 +404,21 @@ def main() -> None:
     vectors = Store.embedded().measured() | {d.digest: d.vector for d in described}
     tables = own_tables() | (published_bags(options.facts, described) if options.facts else {})
     with ProcessPoolExecutor(options.jobs) as pool:
-        ablations = {kind: examine(t, variants(t, vectors), pool) for kind, t in tables.items()}
-    alike = redundancy.correlations(described)
-    redundancy.picture(alike, RESULTS.with_name("metafeature_correlations.svg"))
-    draw(next(iter(ablations.values())), RESULTS.with_suffix(".svg"))
-    write_csv(ablations, RESULTS.with_suffix(".csv"))
-    redundancy.write_csv(alike, RESULTS.with_name("metafeature_redundancy.csv"))
-    RESULTS.write_text(report(alike, ablations, vectors), encoding="utf-8")
+        ablations = {kind: examine(t, vectors, pool) for kind, t in tables.items()}
+    write_all(described, ablations, vectors)
     print(f"written to {RESULTS} after {sum(os.times()[:4]) / 60:.1f} CPU minutes")
+
+
+def write_all(described: list[Described], ablations: dict[str, Ablation], vectors: dict[str, dict]) -> None:
+    """The report, its two pictures, and the tables that the documentation is made from."""
+    alike, pairs = redundancy.correlations(described), redundancy.pair_correlations(described)
+    redundancy.picture(alike, RESULTS.with_name("metafeature_correlations.svg"))
+    draw(ablations, RESULTS.with_suffix(".svg"))
+    write_csv(ablations, RESULTS.with_suffix(".csv"))
+    write_known(ablations, RESULTS.with_name("metafeature_known.csv"))
+    rows = redundancy.summary(alike) + redundancy.summary(pairs)
+    redundancy.write_csv(rows, RESULTS.with_name("metafeature_redundancy.csv"))
+    RESULTS.write_text(report(alike, pairs, ablations, vectors), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,29 +11,36 @@ from scipy.cluster.hierarchy import average, fcluster, leaves_list
 from scipy.spatial.distance import squareform
 from scipy.stats import rankdata
 
-from metamed.metafeatures import METAFEATURES, extract
+from metamed.metafeatures import METAFEATURES, PAIR_METAFEATURES, extract, extract_pair
 from metamed.readers import read
+from metamed.sources import embedder
 
-GROUPS = ("general", "intensity", "texture", "structure", "landmarking", "segmentation", "bags")
+GROUPS = ("general", "intensity", "texture", "structure", "landmarking", "segmentation", "bags", "deep", "crowd")
 FEWEST, ACROSS = 8, 20  # datasets on which two columns have to be known both: of one group, of two groups
+PAIRS = "pairs"  # what the pair meta-features are called here
 SAME = 0.9  # mean absolute rank correlation from which on columns count as one
 
 
 @dataclass(frozen=True)
 class Described:
-    """A dataset by its vector of meta-features."""
+    """A dataset by its vector of meta-features, and what its card says in words."""
 
     name: str
-    kind: str
     digest: str
-    vector: dict[str, float]
+    vector: dict[str, float | str]
 
 
 def describe(folder: Path) -> list[Described]:
-    """Every HDF5 file of the folders cls, seg, mil and crowd, by default settings."""
+    """Every HDF5 file of the folders cls, seg, mil and crowd, by default settings; images also by a frozen network."""
     paths = sorted(path for kind in ("cls", "seg", "mil", "crowd") for path in (folder / kind).glob("*.h5"))
-    data = map(read, paths)
-    return [Described(path.stem, d.kind, d.digest, extract(d)) for path, d in zip(paths, data, strict=True)]
+    embed = embedder()
+    return [_described(path, embed) for path in paths]
+
+
+def _described(path: Path, embed) -> Described:
+    data = read(path)
+    words = {"modality": data.card.modality, "organ": data.card.organ}
+    return Described(path.stem, data.digest, words | extract(data, deep=True, embed=embed))
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,8 @@ class Map:
 
 
 def columns_of(group: str) -> list[str]:
-    """The columns of a group, without the deep ones."""
-    return [c for f in METAFEATURES.values() if f.group == group and not f.deep for c in f.columns]
+    """The columns of a group."""
+    return [c for f in METAFEATURES.values() if f.group == group for c in f.columns]
 
 
 def every_column() -> list[str]:
@@ -90,17 +97,33 @@ def _correlation(pairs: np.ndarray) -> float:
     return ((x - x.mean()) * (y - y.mean())).mean() / spread if spread > 0 else np.nan
 
 
+def knows(vector: dict, group: str) -> bool:
+    """Whether any column of a group is known of a dataset."""
+    return any(np.isfinite(vector.get(c, np.nan)) for c in columns_of(group))
+
+
 def correlations(described: list[Described]) -> Map:
     """The rank correlations of all columns that vary over enough datasets."""
     names, values = matrix(described, every_column())
     owner = {c: g for g in GROUPS for c in columns_of(g)}
     groups = [owner[name] for name in names]
-    known = {g: sum(any(np.isfinite(d.vector[c]) for c in columns_of(g)) for d in described) for g in GROUPS}
+    known = {g: sum(knows(d.vector, g) for d in described) for g in GROUPS}
     return Map(names, groups, spearman(values, groups), known | {"all": len(described)})
+
+
+def pair_correlations(described: list[Described]) -> Map:
+    """The same of the pair meta-features, over every source and target; distances in deviations over the datasets."""
+    names, table = matrix(described, every_column())
+    scale = dict(zip(names, np.nanstd(table, axis=0), strict=True))
+    vectors, names = [d.vector for d in described], list(PAIR_METAFEATURES)
+    pairs = [list(extract_pair(a, b, scale=scale).values()) for a in vectors for b in vectors if a is not b]
+    return Map(names, [PAIRS] * len(names), spearman(np.array(pairs)), {PAIRS: len(described)})
 
 
 def effective_number(correlation: np.ndarray) -> float:
     """Exponential of the entropy of the correlation matrix' eigenvalues: as many unrelated columns would spread so."""
+    if not len(correlation):
+        return 0.0
     share = np.maximum(np.linalg.eigvalsh(np.nan_to_num(correlation)), 0)
     share = share[share > 1e-12] / share.sum()
     return float(np.exp(-(share * np.log(share)).sum()))
@@ -113,32 +136,34 @@ def tree_of(correlation: np.ndarray) -> np.ndarray:
 
 def clusters(found: Map) -> list[list[str]]:
     """Columns that say the same, largest cluster first, columns in their order; lone ones too."""
+    if len(found.names) < 2:
+        return [[name] for name in found.names]
     owner = fcluster(tree_of(found.correlation), 1 - SAME, "distance")
     parts = [[n for n, o in zip(found.names, owner, strict=True) if o == k] for k in dict.fromkeys(owner)]
     return sorted(parts, key=lambda part: (-len(part), found.names.index(part[0])))
 
 
 def summary(found: Map) -> list[tuple]:
-    """(group, datasets, columns, effective number, clusters) of each group, and of all of them."""
+    """(group, datasets, columns, effective number, clusters) of each part of a map."""
     rows = []
-    for group in (*GROUPS, "all"):
+    for group, datasets in found.datasets.items():
         part = found.block(group)
         number, alike = effective_number(part.correlation), len(clusters(part))
-        rows.append((group, found.datasets[group], len(part.names), f"{number:.1f}", alike))
+        rows.append((group, datasets, len(part.names), f"{number:.1f}", alike))
     return rows
 
 
-def write_csv(found: Map, path: Path) -> None:
-    """`summary` as a file: what the documentation is made from."""
+def write_csv(rows: list[tuple], path: Path) -> None:
+    """Rows of `summary` as a file: what the documentation is made from."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([("group", "datasets", "columns", "effective", "clusters"), *summary(found)])
+        writer.writerows([("group", "datasets", "columns", "effective", "clusters"), *rows])
 
 
-def table(found: Map) -> list[str]:
-    """`summary` as Markdown."""
+def table(rows: list[tuple]) -> list[str]:
+    """Rows of `summary` as Markdown."""
     head = ["| group | datasets | columns | effective number | clusters |", "|---|---|---|---|---|"]
-    return head + [f"| {' | '.join(map(str, row))} |" for row in summary(found)]
+    return head + [f"| {' | '.join(map(str, row))} |" for row in rows]
 
 
 def picture(found: Map, path: Path) -> None:
@@ -146,8 +171,8 @@ def picture(found: Map, path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    order, edges = [], [0]
-    for group in GROUPS:
+    order, edges, blocks = [], [0], list(dict.fromkeys(found.groups))
+    for group in blocks:
         own = [k for k, g in enumerate(found.groups) if g == group]
         order += [own[k] for k in leaves_list(tree_of(found.correlation[np.ix_(own, own)]))]
         edges.append(len(order))
@@ -160,7 +185,7 @@ def picture(found: Map, path: Path) -> None:
             axes.axhline(edge - 0.5, color="black", linewidth=0.6)
             axes.axvline(edge - 0.5, color="black", linewidth=0.6)
         middle = [(a + b - 1) / 2 for a, b in zip(edges, edges[1:], strict=False)]
-        axes.set_yticks(middle, GROUPS)
-        axes.set_xticks(middle, GROUPS, rotation=40, ha="right")
+        axes.set_yticks(middle, blocks)
+        axes.set_xticks(middle, blocks, rotation=40, ha="right")
         drawn.colorbar(shown, label="Spearman's rank correlation (grey: too few datasets have both)", shrink=0.8)
         drawn.savefig(path, format="svg", metadata={"Date": None, "Creator": None})

@@ -87,9 +87,51 @@ def test_a_column_that_tells_how_hard_a_dataset_is_stands_out():
     for name, vector in known.items():
         vector["entropy.mean"] = np.exp(5 * hard[name])
     found, limits, looked = groups.difficulty(t, known)
-    assert ("entropy.mean", "mean score", pytest.approx(1)) in found and looked > 40
-    assert 0.4 < limits["mean score"] < 0.8 and set(limits) == {"mean score", "gain of transfer"}
+    assert ("entropy.mean", "level of scores", pytest.approx(1)) in found and looked > 40
+    assert 0.4 < limits["level of scores"] < 0.8 and set(limits) == {"level of scores", "gain of transfer"}
     assert len(found) <= 3  # the limit holds for all columns at once
+
+
+def test_the_level_of_a_row_does_not_depend_on_what_was_run_there():
+    rng = np.random.default_rng(0)
+    rows, items = rng.random((12, 1)), rng.random((1, 6))
+    scores = np.where(rng.random((12, 6)) < 0.4, np.nan, rows + items)
+    found = groups._levels(scores)
+    np.testing.assert_allclose(found - found.mean(), (rows - rows.mean())[:, 0], atol=1e-6)
+
+
+def test_rows_of_one_dataset_are_one_vote():
+    """A dataset run at five sizes does not make chance five times smaller, and hands its facts on as a whole."""
+    t, known = table(8), vectors(8)
+    rows = np.repeat(np.arange(8), 5)
+    many = t.rows(rows)
+    np.testing.assert_allclose(groups.difficulty(many, known)[1]["level of scores"],
+                               groups.difficulty(t, known)[1]["level of scores"])  # fmt: skip
+    order = groups.exchanged(many, {d: v for d, v in known.items() if d != "d3"}, seed=0)
+    taken = [set(rows[order[rows == k]]) for k in range(8)]
+    assert all(len(other) == 1 for other in taken) and taken[3] == {3}
+    assert sorted(other.pop() for other in taken) == list(range(8))
+
+
+def test_what_an_exam_can_be_told_is_counted():
+    known = groups.known_of(table(), vectors())
+    assert known["intensity"][0] == 8 and known["intensity"][1] > 40
+    assert known["crowd"] == known["deep"] == (0, 0)
+
+
+def test_a_group_that_nothing_is_known_of_has_no_number():
+    nothing = redundancy.Map([], [], np.zeros((0, 0)), {"crowd": 2})
+    assert redundancy.summary(nothing) == [("crowd", 2, 0, "0.0", 0)]
+
+
+def test_pairs_are_compared_over_all_sources_and_targets():
+    rng = np.random.default_rng(0)
+    described = [redundancy.Described(f"d{k}", f"d{k}", {c: float("nan") for c in redundancy.every_column()}
+                                      | {"n_samples": n, "n_classes": 2 * n, "modality": "mri", "organ": "brain"})
+                 for k, n in enumerate(rng.integers(10, 1000, 9))]  # fmt: skip
+    found = redundancy.pair_correlations(described)
+    size, classes = (found.names.index(name) for name in ("size_ratio", "class_ratio"))
+    assert found.correlation[size, classes] == pytest.approx(1) and found.datasets == {"pairs": 9}
 
 
 def test_what_counts_as_sure():
