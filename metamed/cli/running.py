@@ -12,7 +12,7 @@ from metamed.errors import MetamedError
 FROM = option(str | None, "--from", "Make this stored run again, exactly, and compare.", show_default=False)
 FILE = option(str | None, "--dataset", "File or folder with the images.", show_default=False)
 KEEP = option(bool, "--keep", "Keep the weights: `predict`, `export` and --as-source need them.")
-ROBUST = option(bool, "--robust", "Also evaluate with noise, blur and a mark; of classes, also after learning a mark that goes with them.")
+ROBUST = option(bool, "--robust", "Also evaluate with noise, blur, marks; learns once more, a mark with classes.")
 EXECUTOR = option(str, "--executor", "local | dask:ADDRESS | slurm[:OPTION=VALUE,...]: where the runs are made.")
 RUN = option(str, "--run", "Id of a run whose weights were kept, or its first 8 digits.", show_default=False)
 TRIALS = option(int, "--trials", "Trials in all, those of earlier calls included.", min=1)
