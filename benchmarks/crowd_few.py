@@ -21,7 +21,7 @@ from metamed.crowd.fitting import peak
 from metamed.crowd.model import Model
 
 TABLE = Path(__file__).parent / "results" / "crowd_few.csv"
-IMAGES, ANSWERS, TESTED, EACH, SEEDS = 200, 6_000, 10_000, (3, 5, 10), 2
+IMAGES, ANSWERS, TESTED, EACH, SEEDS = 200, 6_000, 10_000, (3, 5, 10), 1
 GUESSING = 0.4
 
 
