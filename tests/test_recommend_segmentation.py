@@ -14,7 +14,7 @@ from metamed.errors import NotApplicable, UnknownName
 from metamed.exams.examples import is_own, tables_of
 from metamed.measures import evaluate
 from metamed.metafeatures import extract
-from metamed.recommend import recommend, reference, segmentation
+from metamed.recommend import Z90, recommend, reference, segmentation, with_own_runs
 from metamed.recommend.segmentation import Curve, curve_slopes, known_of_label, more_masks, steps_of
 from metamed.records import Candidate, Run, Setup, Task
 from metamed.report import render
@@ -250,6 +250,10 @@ def test_the_interval_of_a_dice_is_that_of_a_mean_over_images(tried):
     assert bare == pytest.approx(2 * segmentation.SPREAD * 0.16 / 6), "a fifth of thirty patients"
     first = recommend(data, store).ranking[0]
     assert first.setup == LARGE and first.high - first.low < 0.2
+    candidate = Candidate(LARGE, 0.5, 0.0, 1.0)
+    (alone,) = with_own_runs([candidate], {LARGE.id: rows[-1:]}, 0.0, replace(data, masks=None), "segmentation", store)
+    half = Z90 * math.sqrt(2 * segmentation.SPREAD * alone.score * (1 - alone.score) / 6)
+    assert alone.score - alone.low == pytest.approx(half), "images alone that are known too"
 
 
 # ---- a reference run

@@ -84,7 +84,7 @@ def recommend(
     told = {id: mean(row["score"] for row in rows) for id, rows in own.items()}
     setups = bags.possible(assessments.possible(evidence.setups, data), data)
     candidates = learner.predict(asked, setups, store, told=told)
-    candidates = with_own_runs(candidates, own, evidence.seed_sd(), data, store)
+    candidates = with_own_runs(candidates, own, evidence.seed_sd(), data, kind, store)
     costs = Costs(kind, store)
     candidates = [replace(c, cost=costs.minutes(c.setup, n_train, side_of(data), data.n_samples)) for c in candidates]
     candidates, notes = wishes.keep(_allowed(candidates, store, family), store)
@@ -266,8 +266,8 @@ def forget(store: Store, families: set[str]) -> Store:
 
 
 def with_own_runs(
-    candidates: list[Candidate], own: dict[str, list[dict]], seed_sd: float, dataset: Dataset, store: Store
-) -> list[Candidate]:
+    candidates: list[Candidate], own: dict[str, list[dict]], seed_sd: float, dataset: Dataset, kind: Kind, store: Store,
+) -> list[Candidate]:  # fmt: skip
     """Candidates with what setups reached on this very dataset in place of predictions.
 
     Their mean score, with the interval of one more run on one more test part; what was learned from them of all other
@@ -277,7 +277,7 @@ def with_own_runs(
     for c in candidates:
         if rows := own.get(c.setup.id):
             score = mean(row["score"] for row in rows)
-            if dataset.kind == "segmentation":
+            if kind == "segmentation":
                 sampling = segmentation.sampling_variance(score, rows, dataset, store)
             else:
                 sampling = _sampling_variance(score, dataset)
