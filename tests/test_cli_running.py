@@ -32,7 +32,7 @@ def kept(retina, capsys) -> str:  # noqa: F811
 
 def test_a_kept_run_is_repeated_predicts_and_leaves(kept, retina, capsys, tmp_path, monkeypatch):  # noqa: F811
     said = out_of(capsys, "run", "--from", kept, "--dataset", retina)
-    assert f"equal to the stored run {kept} in all 10 scores" in said
+    assert f"equal to the stored run {kept} in all 13 scores" in said
     assert "give it with --dataset FILE" in error_of(capsys, "run", "--from", kept)[1]
     monkeypatch.setenv("METAMED_DATA", str(retina.parent))
     assert f"equal to the stored run {kept}" in out_of(capsys, "run", "--from", kept[:8])
