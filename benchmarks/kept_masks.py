@@ -92,7 +92,7 @@ def votes(store: Store, datasets: list[Dataset]) -> list[str]:
 
 PAGE = """# What kept masks tell
 
-Made by `python -m benchmarks.kept_masks`, from runs with up to 100 images for training and validation.
+Made by `python -m benchmarks.kept_masks --store S`, from runs with up to 100 images for training and validation.
 
 ## The interval of a Dice that was reached
 
