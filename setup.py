@@ -8,8 +8,9 @@ def kernel(name: str, *sources: str) -> Extension:
     return Extension(
         name,  # beside the package, not in it: a checkout, which shadows the package, finds it too
         list(sources),
-        # no fused operations: values are those of numpy, to the last bit of every grey level
-        extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno", "-fopenmp-simd"],
+        # no fused operations: values are those of numpy, to the last bit of every grey level; Python's own -fwrapv
+        # would keep loops over 3 * i from being vectorised
+        extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno", "-fopenmp-simd", "-fno-wrapv"],
         py_limited_api=True,
         optional=True,
     )

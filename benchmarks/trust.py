@@ -32,7 +32,7 @@ SETUPS = (
     Setup("citation_knn"), Setup("em_dd"), Setup("bag_of_words"), Setup("bag_statistics"),
     Setup("instance_net", {"pooling": "mean"}), Setup("instance_net", {"pooling": "max"}),
     Setup("instance_net", {"pooling": "lse"}), Setup("embedding_net", {"pooling": "max"}), Setup("attention"),
-    Setup("dsmil"), Setup("clam"), Setup("deep_sets"),
+    Setup("dsmil"), Setup("clam"), Setup("deep_sets"), Setup("transmil"),
 )  # fmt: skip
 TRUTHS = ("instance_auc", "instance_auc_inside")
 FACTS = ("dataset", "method", "settings", "seconds", *TRUTHS)
@@ -51,11 +51,15 @@ def rows_of(data: Dataset, setups: tuple[Setup, ...] = SETUPS, panel: tuple[str,
         others = [other for name, other in asked.items() if name != setup.method]
         judged = judge(fit, bags, data.target, train, test, others=others, coordinates=places,
                        resamplings=RESAMPLINGS, seeds=SEEDS)  # fmt: skip
-        settings = " ".join(f"{k}={v}" for k, v in sorted(setup.hyperparameters.items()))
-        row = {"dataset": data.name, "method": setup.method, "settings": settings} | _truths(judged, truth)
+        row = dict(zip(FACTS[:3], (data.name, *_model(setup)), strict=True)) | _truths(judged, truth)
         row |= {t.measure: t.value for t in measure(judged, bootstraps=0)}
         rows.append(row | {"seconds": time.process_time() - start})
     return rows
+
+
+def _model(setup: Setup) -> tuple[str, str]:
+    """Method and settings, as the table has them."""
+    return setup.method, " ".join(f"{k}={v}" for k, v in sorted(setup.hyperparameters.items()))
 
 
 def _truths(judged: Judged, truth: np.ndarray) -> dict[str, float]:
@@ -93,13 +97,20 @@ def append(table: Path, rows: list[dict], columns: tuple[str, ...] = (*FACTS, *T
         writer.writerows([{k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows])
 
 
+def _missing(name: str, table: Path) -> tuple[Setup, ...]:
+    """Setups of which the table has no row for this dataset."""
+    rows = csv.DictReader(table.open(encoding="utf-8")) if table.exists() else ()
+    done = {(row["method"], row["settings"]) for row in rows if row["dataset"] == name}
+    return tuple(setup for setup in SETUPS if _model(setup) not in done)
+
+
 def main(shared: Path, names: tuple[str, ...] = NAMES, table: Path = TABLE) -> None:
-    done = {row["dataset"] for row in csv.DictReader(table.open(encoding="utf-8"))} if table.exists() else set()
     embed = embedder(image_size=SIDE, device="cpu")
     for name in names:
-        if name in done:
+        setups = _missing(name, table)
+        if not setups:
             continue
-        rows = rows_of(bags_of(name, shared, embed))
+        rows = rows_of(bags_of(name, shared, embed), setups)
         append(table, rows)
         print(f"{name}: {len(rows)} models, {sum(row['seconds'] for row in rows):.0f} s", flush=True)
 

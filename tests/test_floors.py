@@ -38,7 +38,7 @@ ROW_OF = {room: number for number, rooms in enumerate(ROWS) for room in rooms}
 
 GUESTS = {
     "h5py": {"readers"},
-    "isal": {"readers"},
+    "deflate": {"readers"},
     "_metamed_pixels": {"metafeatures"},
     "_metamed_triplets": {"crowd"},
     "PIL": {"readers", "collecting"},

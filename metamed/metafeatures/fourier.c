@@ -21,7 +21,7 @@
 #define ALWAYS_INLINE static inline
 #endif
 
-enum { LANES = 4 };                /* transforms done at once: as many as a register of AVX2 holds */
+enum { LANES = 8 };                /* transforms done at once: a register of AVX-512, two of AVX2 */
 enum { LARGEST = 97, STEPS = 32 }; /* radix; above, a power of two is faster */
 #ifdef _MSC_VER
 #define restrict __restrict

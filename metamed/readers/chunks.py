@@ -1,4 +1,4 @@
-"""Gzip chunks of an HDF5 array, decompressed outside of its library: with ISA-L where it is there, and in threads.
+"""Gzip chunks of an HDF5 array, decompressed outside of its library: by libdeflate where it is there, and in threads.
 
 HDF5 lets one thread at a time into its library, decompression included. Here it only hands over the stored bytes.
 """
@@ -42,7 +42,7 @@ def _fill(out: np.ndarray, array, start: int, stop: int, shuffled: bool) -> bool
             return False
         skipped, stored = array.id.read_direct_chunk(corner)
         try:
-            raw = np.frombuffer(decompress(stored, bufsize=size * dtype.itemsize), np.uint8)
+            raw = np.frombuffer(decompress(stored, size * dtype.itemsize), np.uint8)
         except failure:
             return False
         if skipped or len(raw) != size * dtype.itemsize:
@@ -62,9 +62,11 @@ def _place(out: np.ndarray, chunk: np.ndarray, corner: tuple[int, ...]) -> None:
 
 
 def _decompressor():
-    """(zlib's decompress, or a faster one like it; what it raises)."""
+    """(what decompresses bytes to a given number of them, what it raises); zlib only where libdeflate is absent."""
     try:
-        from isal import isal_zlib as library
+        import deflate
     except ImportError:
-        import zlib as library
-    return library.decompress, library.error
+        import zlib
+
+        return lambda stored, size: zlib.decompress(stored, bufsize=size), zlib.error
+    return deflate.zlib_decompress, deflate.DeflateError

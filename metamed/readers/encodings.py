@@ -31,7 +31,7 @@ class Axes:
         block = np.transpose(block, (0, *self.order)).reshape(-1, *self.shape[1:])
         if values is not None:
             block = np.searchsorted(values, block)
-        return np.ascontiguousarray(block, dtype=self.dtype if values is None else np.min_scalar_type(len(values)))
+        return np.asarray(block, dtype=self.dtype if values is None else np.min_scalar_type(len(values)))
 
 
 def find_axes(shapes: Sequence[tuple[int, ...]], dtype: np.dtype, where: str) -> Axes:

@@ -12,7 +12,7 @@ from metamed.errors import ReadError
 from metamed.parallel import cores, in_order
 
 KEPT_BYTES = 256 << 20  # hashing, meta-features and training each pass over the images: decode small ones twice
-_BLOCK_BYTES = 4 << 20  # decoded at a time by each thread
+_BLOCK_BYTES = 6 << 20  # decoded at a time by each thread; from 4 MB on, numpy asks for huge pages (Linux): few faults
 
 
 class LazyImages(ABC):
