@@ -3,7 +3,8 @@
 `python -m benchmarks.crowd_learning_report [--store crowd.db]` reads the predictions in $METAMED_CROWD (and the runs of
 networks) and writes benchmarks/results/crowd_learning.csv, crowd_learning.svg, crowd_networks.csv, the tables of
 docs/learning-from-crowds.md, and metamed/data/assessments.csv. Intervals hold 90 %: seeds and test samples (patients,
-where known) are resampled together, the same draws for all ways, so that differences are paired.
+where known) are resampled together, the same draws for all ways, so that differences are paired. Without predictions
+only what is said of networks is written anew.
 """
 
 from __future__ import annotations
@@ -308,13 +309,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", help="store with the runs of networks")
     options = parser.parse_args()
-    rows = [row for dataset in WAYS for row in rows_of(dataset)]
+    rows = [row for dataset in WAYS for row in rows_of(dataset)] if FOLDER.exists() else []
     networks = network_rows(options.store) if options.store else []
-    write_csv(RESULTS / "crowd_learning.csv", rows)
-    write_csv(SHIPPED / "assessments.csv", advice(rows), COLUMNS)
+    if rows:
+        write_csv(RESULTS / "crowd_learning.csv", rows)
+        write_csv(SHIPPED / "assessments.csv", advice(rows), COLUMNS)
+        figure(list(WAYS), RESULTS / "crowd_learning.svg")
     if networks:
         write_csv(RESULTS / "crowd_networks.csv", networks)
-    figure(list(WAYS), RESULTS / "crowd_learning.svg")
     PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), tables(rows, networks)), encoding="utf-8")
 
 

@@ -53,3 +53,14 @@ def test_every_dataset_is_a_source_and_every_source_a_dataset():
     from benchmarks.suites import CLASSIFICATION, COMPACT, IN_TURN
 
     assert sorted(IN_TURN) == sorted(CLASSIFICATION) and set(COMPACT) < set(CLASSIFICATION)
+
+
+def test_the_loop_comes_to_the_loss_of_a_plain_one(monkeypatch):
+    import torch
+
+    _suites()
+    from benchmarks.speed import timing, training
+
+    monkeypatch.setattr(timing, "REPEATS", 1)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    assert all(side > 0 for side in training._loops("small_cnn"))  # raises where the losses differ

@@ -17,6 +17,7 @@ from metamed.methods import Plan, Shape, get_method, methods
 from metamed.records import Setup, Source
 from metamed.store import Store
 from metamed.tasks import make_task
+from metamed.training import loop, precision
 
 SIDE, EPOCHS = 64, 2
 SETTING = training.DEFAULTS | {"epochs": EPOCHS, "augment": "none"}  # a plain loop has no augmentation to compare
@@ -40,7 +41,7 @@ def _plain(net: torch.nn.Module, x: np.ndarray, y: np.ndarray) -> float:
     images, targets = (torch.from_numpy(x).float() / 255 - mean) / sd, torch.from_numpy(y)
     steps, size = max(1, round(len(x) / SETTING["batch_size"])), SETTING["batch_size"]
     optimiser = torch.optim.AdamW(net.parameters(), SETTING["learning_rate"], weight_decay=SETTING["weight_decay"])
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: training._learning_rate(s, EPOCHS * steps, 1))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: loop._learning_rate(s, EPOCHS * steps, 1))
     generator = training.seed_everything(0)
     for _ in range(EPOCHS):
         net.train()
@@ -96,11 +97,11 @@ def choosing_a_precision() -> tuple[float, float]:
     batch = torch.from_numpy(x[: SETTING["batch_size"]])
 
     def ours() -> float:
-        training.precision._PROBED.clear()
+        precision._PROBED.clear()
         return seconds(lambda: training.choose_precision(model, batch, batch.device))
 
     chosen = training.choose_precision(model, batch, batch.device)
-    return in_turn(ours, lambda: TYPICAL * training.precision._step_seconds(model, batch, chosen))
+    return in_turn(ours, lambda: TYPICAL * precision._step_seconds(model, batch, chosen))
 
 
 @bar(faster=50)
