@@ -273,6 +273,7 @@ SUITES = {
     "trained50": _everywhere("trained50", TRAINED[:2], (50,), (0,)),
     "trained50_more": _everywhere("trained50_more", TRAINED[2:], (50,), (0,)),
     "trained100": _everywhere("trained100", TRAINED, (100,), (0,)),
+    "trained200": _everywhere("trained200", TRAINED, (200,), (0,)),
     "recipes50": _everywhere("recipes50", RECIPES, (50,), (0,)),
     "networks50": _everywhere("networks50", NETWORKS, (50,), (0,)),
     # A split that no other suite has: what is not part of a run's identity is measured only when a run is first made.

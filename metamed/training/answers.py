@@ -86,7 +86,10 @@ def write_onnx(
 
 def write_safetensors(state: Mapping[str, Any], path: Path, about: Mapping[str, str]) -> None:
     """Tensors or arrays in one file, with what they are as its metadata."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {k: torch.as_tensor(v).detach().cpu().contiguous().clone() for k, v in state.items()}
-    save_file(tensors, path, dict(about))
+    try:
+        path.write_bytes(save(tensors, dict(about)))  # its own save_file lets nobody else read the file
+    except OSError as error:
+        raise MetamedError(f"{path}: {error.strerror}") from None
