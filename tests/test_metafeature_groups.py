@@ -14,6 +14,7 @@ if not (ROOT / "benchmarks" / "metafeature_groups.py").exists():
     pytest.skip("not in a checkout", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import metafeature_ablation as ablation  # noqa: E402
 from benchmarks import metafeature_groups as groups  # noqa: E402
 from benchmarks import metafeature_redundancy as redundancy  # noqa: E402
 from benchmarks.metafeature_docs import _cell, _sure  # noqa: E402
@@ -63,10 +64,10 @@ def test_clusters_are_found_whatever_the_sign():
 
 def test_components_hold_the_group_and_do_not_depend_on_the_scores():
     t, known = table(), vectors()
-    told = groups.variants(t, known)
-    other = groups.variants(Table(**{**vars(t), "scores": -t.scores}), known)
+    told = ablation.variants(t, known)
+    other = ablation.variants(Table(**{**vars(t), "scores": -t.scores}), known)
     assert {name for name, part in told.items() if part.landmarks} == {
-        *(name for name in told if name.startswith("all") and name != "all but landmarking"), groups.USED,
+        *(name for name in told if name.startswith("all") and name != "all but landmarking"), ablation.USED,
         "only landmarking"}  # fmt: skip
     told, other = ({name: part.facts for name, part in found.items()} for found in (told, other))
     for name, facts in told.items():
@@ -75,7 +76,7 @@ def test_components_hold_the_group_and_do_not_depend_on_the_scores():
             np.testing.assert_array_equal(facts[column], other[name][column])
     assert len(told["only intensity"]) == 5 and len(told["only general"]) == 1 and told["nothing"] == {}
     assert set(told["all but intensity"]) == set(told["all groups"]) - set(told["only intensity"])
-    first, ranks = told["only landmarking"], groups.ranks_of(t, known, redundancy.columns_of("landmarking"))
+    first, ranks = told["only landmarking"], ablation.ranks_of(t, known, redundancy.columns_of("landmarking"))
     whole = np.array(list(ranks.values())).T
     singular = np.linalg.svd(whole - whole.mean(axis=0), compute_uv=False)
     np.testing.assert_allclose(np.linalg.norm(list(first.values()), axis=1), singular[:5])
@@ -107,14 +108,14 @@ def test_rows_of_one_dataset_are_one_vote():
     many = t.rows(rows)
     np.testing.assert_allclose(groups.difficulty(many, known)[1]["level of scores"],
                                groups.difficulty(t, known)[1]["level of scores"])  # fmt: skip
-    order = groups.exchanged(many, {d: v for d, v in known.items() if d != "d3"}, seed=0)
+    order = ablation.exchanged(many, {d: v for d, v in known.items() if d != "d3"}, seed=0)
     taken = [set(rows[order[rows == k]]) for k in range(8)]
     assert all(len(other) == 1 for other in taken) and taken[3] == {3}
     assert sorted(other.pop() for other in taken) == list(range(8))
 
 
 def test_what_an_exam_can_be_told_is_counted():
-    known = groups.known_of(table(), vectors())
+    known = ablation.known_of(table(), vectors())
     assert known["intensity"][0] == 8 and known["intensity"][1] > 40
     assert known["crowd"] == known["deep"] == (0, 0)
 
@@ -145,5 +146,5 @@ def test_the_shipped_figures_are_whole():
     with (ROOT / "benchmarks" / "results" / "metafeature_groups.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     told = {r["told"] for r in rows}
-    assert {"nothing", "all groups", "only landmarking", "all but landmarking", groups.USED} <= told
+    assert {"nothing", "all groups", "only landmarking", "all but landmarking", ablation.USED} <= told
     assert all(float(r["value"]) == 0 for r in rows if r["told"] == "nothing")
