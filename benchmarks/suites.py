@@ -276,6 +276,7 @@ SUITES = {
     "trained200": _everywhere("trained200", TRAINED, (200,), (0,)),
     "recipes50": _everywhere("recipes50", RECIPES, (50,), (0,)),
     "networks50": _everywhere("networks50", NETWORKS, (50,), (0,)),
+    "networks200": _everywhere("networks200", NETWORKS, (200,), (0,)),
     # A split that no other suite has: what is not part of a run's identity is measured only when a run is first made.
     "robust": _robust("robust", UNPROVEN),
     "robust_all": _robust("robust_all", probes((*SHIPPED, RANDOM_MOBILE[0]), scaling="all"), None),
