@@ -1,6 +1,7 @@
 """The meta-learner: closed forms against naive ones, what it learns and refuses to learn, and what it keeps."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -364,6 +365,21 @@ def test_what_ships_is_what_the_shipped_evidence_teaches():
         assert evaluate(shipped.fitted.models, features) == pytest.approx(
             evaluate(again.fitted.models, features), abs=1e-4
         )
+
+
+def test_what_ships_is_known_on_other_processors():
+    """Logarithms differ in their last digit: without care the shipped learner would be fitted again at each start."""
+    code = (
+        "from metamed.metalearner import MetaLearner, _digest; from metamed.store import Store\n"
+        "print([_digest(MetaLearner(kind)._tables(Store.embedded())[0][0]) for kind in ('classification', 'segmentation')])"
+    )
+    older = {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX2 FMA3 AVX512F AVX512_SKX AVX512_ICL AVX512_SPR"}
+    answers = [
+        subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, text=True,
+                       env=os.environ | more).stdout
+        for more in ({}, older)
+    ]  # fmt: skip
+    assert answers[0] == answers[1] != ""
 
 
 def test_answering_needs_numpy_alone(tmp_path):

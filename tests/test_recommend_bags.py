@@ -62,7 +62,7 @@ def test_a_recommendation_names_variant_encoder_score_and_trust(store):
 
 
 def test_what_is_said_of_instances():
-    setups = (Setup("miles", {}, None, (IMAGENET,)), Setup("transmil"), Setup("miles", {"c": 1.0}, None, (IMAGENET,)))
+    setups = (Setup("miles", {}, None, (IMAGENET,)), Setup("mine"), Setup("miles", {"c": 1.0}, None, (IMAGENET,)))
     ranking = [Candidate(setup, 0.8, 0.7, 0.9) for setup in setups]
     lines = explained(bags(8, 3, images=True), ranking)["instances"]
     assert lines[0] == f"encoder of the instances, best first: {IMAGENET}, learned with the bags"

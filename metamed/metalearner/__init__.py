@@ -343,18 +343,23 @@ _TABLES: list = []  # the rows that were made into tables last, and these
 
 
 def _digest(table: Table) -> str:
-    """Hash of all that is learned from, and of the recipe."""
+    """Hash of all that is learned from, and of the recipe. Six digits of numbers: the last ones of a logarithm depend on
+    the processor, and what ships should be known on all of them."""
     parts = (table.facts, table.descriptors, table.origins, table.landmarks)
-    columns = [{n: [str(v) for v in c] for n, c in part.items()} for part in parts]
+    columns = [{n: [_text(v) for v in c] for n, c in part.items()} for part in parts]
     return content_id(
         VERSION,
         table.name,
         table.datasets,
         table.items,
         table.families,
-        [[str(v) for v in row] for row in table.scores],
+        [[_text(v) for v in row] for row in table.scores],
         columns,
     )
+
+
+def _text(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _asked(table: Table, metafeatures: Mapping, told: Mapping[str, float] | None = None) -> Table:
