@@ -371,7 +371,8 @@ def test_what_ships_is_known_on_other_processors():
     """Logarithms differ in their last digit: without care the shipped learner would be fitted again at each start."""
     code = (
         "from metamed.metalearner import MetaLearner, _digest; from metamed.store import Store\n"
-        "print([_digest(MetaLearner(kind)._tables(Store.embedded())[0][0]) for kind in ('classification', 'segmentation')])"
+        "learners = map(MetaLearner, ('classification', 'segmentation'))\n"
+        "print([_digest(learner._tables(Store.embedded())[0][0]) for learner in learners])"
     )
     older = {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX2 FMA3 AVX512F AVX512_SKX AVX512_ICL AVX512_SPR"}
     answers = [
