@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import t
 
 from metamed.assessments import Triplets
 from metamed.crowd import embedding
@@ -21,8 +22,9 @@ from metamed.crowd.fitting import peak
 from metamed.crowd.model import Model
 
 TABLE = Path(__file__).parent / "results" / "crowd_few.csv"
-IMAGES, ANSWERS, TESTED, EACH, SEEDS = 200, 6_000, 10_000, (3, 5, 10), 1
+IMAGES, ANSWERS, TESTED, EACH, SEEDS = 200, 6_000, 10_000, (3, 5, 10), 5
 GUESSING = 0.4
+WAYS = ("peak, alike", "posterior, alike", "posterior, apart")
 
 
 class Crowd:
@@ -79,6 +81,15 @@ def main() -> None:
                 writer.writeheader()
             writer.writerow(row)
         print(row, flush=True)
+        rows.append(row)
+    for each in EACH:
+        print(each, *(f"{way} {_mean([float(row[way]) for row in rows if int(row['each']) == each])}" for way in WAYS))
+
+
+def _mean(values: list[float]) -> str:
+    """With half of its 95 % interval, by Student's t."""
+    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return f"{np.mean(values):.3f} ± {half:.3f}"
 
 
 if __name__ == "__main__":

@@ -343,8 +343,8 @@ _TABLES: list = []  # the rows that were made into tables last, and these
 
 
 def _digest(table: Table) -> str:
-    """Hash of all that is learned from, and of the recipe. Six digits of numbers: the last ones of a logarithm depend on
-    the processor, and what ships should be known on all of them."""
+    """Hash of all that is learned from, and of the recipe. Six digits of numbers: the last ones of a logarithm depend
+    on the processor, and what ships should be known on all of them."""
     parts = (table.facts, table.descriptors, table.origins, table.landmarks)
     columns = [{n: [_text(v) for v in c] for n, c in part.items()} for part in parts]
     return content_id(
