@@ -16,7 +16,7 @@ from statistics import mean, stdev
 import numpy as np
 
 from benchmarks.run import SHARED
-from benchmarks.suites import FAMILIES, LITERATURE
+from benchmarks.suites import BIRDS, FAMILIES, IMAGENET, INSECTS, LITERATURE
 from metamed.methods import described
 from metamed.records import Setup
 from metamed.store import Store
@@ -103,6 +103,23 @@ def scores_table(table: dict[Setup, dict[str, float]], datasets: list[str]) -> s
         row = table[setup]
         cells = [f"**{row[d]:.3f}**" if row[d] == best[d] else f"{row[d]:.3f}" for d in datasets]
         lines.append(f"| {variant(setup)} | " + " | ".join(cells) + f" | {rank[setup]:.1f} |")
+    return "\n".join(lines)
+
+
+EYES = {(IMAGENET,): "ImageNet", (BIRDS,): "birds", (INSECTS,): "insects", (): "a network of its own"}
+
+
+def eyes_table(table: dict[Setup, dict[str, float]], datasets: list[str]) -> str:
+    """Markdown: variants that ran with several encoders, a dataset and variant a row, an encoder a column."""
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for setup, scores in table.items():
+        for name in (d for d in datasets if d in scores):
+            rows.setdefault((SHORT.get(name, name), variant(setup)), {})[EYES[setup.sources]] = scores[name]
+    lines = ["| bags | variant | " + " | ".join(EYES.values()) + " |", "|---" * (len(EYES) + 2) + "|"]
+    for (name, method), cells in sorted(rows.items()):
+        if len(cells) > 1:
+            shown = (f"{cells[eye]:.3f}" if eye in cells else "" for eye in EYES.values())
+            lines.append(f"| {name} | {method} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
@@ -229,7 +246,8 @@ def parts(runs: Runs) -> dict[str, str]:
     table = {s: row for s, row in runs.table(features).items() if not s.sources}
     known = complete(table, features)
     large = complete(table, [d for d in features if d not in known], 2)
-    images = runs.table(IMAGES)
+    seen = runs.table(IMAGES)
+    images = {s: row for s, row in seen.items() if s.sources == (IMAGENET,)}
     by_list, anyone, hindsight = regret(table, known)
     compared, theirs = literature(runs), milpy(runs)
     times = {len(v) for (s, d, p), v in runs.auc.items() if p == FOLDS and d in known and not s.sources}
@@ -239,6 +257,7 @@ def parts(runs: Runs) -> dict[str, str]:
         "scores": scores_table(table, known),
         "large": scores_table(table, large),
         "images": scores_table(images, complete(images, IMAGES, 2)),
+        "eyes": eyes_table(seen, IMAGES),
         "regret": f"On these {len(known)} sets of {len({FAMILIES.get(d, d) for d in known})} families (repetitions: "
                   f"{' to '.join(map(str, sorted({min(times), max(times)})))}), the variant that ranks best on the "
                   f"other families loses {by_list:.3f} AUC to the best one of a set, a variant at random {anyone:.3f}, "
