@@ -21,6 +21,7 @@ from metamed.exams import (
     prior_list,
     prior_list_modality,
     regret,
+    scales,
     weighted_tau,
 )
 from metamed.exams.reading import read_tables, select
@@ -332,3 +333,18 @@ def published(shared):
 
     tables = published_tables(shared / "facts")
     return cache(lambda name: exam(tables[name], {}))
+
+
+def test_runs_near_the_targets_size_count_most():
+    """Two sizes of one dataset, one of another: of the first, the near row counts four times the far one."""
+    sizes = {"log_n": np.log10([50.0, 200.0, 200.0])}
+    known = replace(table([[3, 2, 1], [1, 2, 3], [1, 3, 2]]), datasets=("a", "a", "b"), facts=sizes)
+    asked = replace(known.rows([0, 1]), facts={"log_n": np.log10([50.0, 200.0])})
+    near = scales.nearness(known, asked)
+    np.testing.assert_allclose(near, [[1.6, 0.4, 1], [0.4, 1.6, 1]])
+    assert scales.plain_list(known, asked)[0, 0] > scales.plain_list(known, asked)[1, 0]  # the first item won at 50
+    half = replace(known, scores=np.array([[3, 2, np.nan], [1, 2, 3], [1, 3, 2]]))
+    assert scales.nearness(half, asked)[0, 0] < 1.6  # a row counts by how many items it compares
+    alone = replace(known, datasets=("a", "c", "b"))
+    np.testing.assert_array_equal(scales.nearness(alone, asked), 1)
+    np.testing.assert_array_equal(scales.nearness(replace(known, facts={}), asked), 1)

@@ -99,7 +99,22 @@ def design(known: Columns, asked: Columns) -> tuple[np.ndarray, np.ndarray]:
     return own - own.mean(0), other - own.mean(0)
 
 
+def nearness(train: Table, target: Table) -> np.ndarray:
+    """How much each row counts for each target, (k, n); all rows of a dataset together count as much as ever.
+
+    Of a dataset that was run with several numbers of samples, runs with twice or half the target's count half as much,
+    and a row counts by how many items it compares.
+    """
+    shape = (len(target.datasets), len(train.datasets))
+    if len(set(train.datasets)) == shape[1] or not {"log_n"} <= train.facts.keys() & target.facts.keys():
+        return np.ones(shape)
+    apart = np.abs(np.nan_to_num(target.facts["log_n"][:, None] - train.facts["log_n"]))
+    factor = np.isfinite(train.scores).sum(1) * 10**-apart
+    place = np.unique(np.array(train.datasets, object), return_inverse=True)[1]
+    own = np.eye(place.max() + 1)[place]
+    return factor / ((factor @ own) / own.sum(0))[:, place]
+
+
 def plain_list(train: Table, target: Table) -> np.ndarray:
-    """The prior list: average ranks over the datasets, each counting once, (k, m)."""
-    means = weighted_mean(train.ranks, np.ones(len(train.datasets)))
-    return np.tile(means, (len(target.datasets), 1))
+    """The prior list: average ranks over the datasets, each counting once, runs near the target's size most, (k, m)."""
+    return np.array([weighted_mean(train.ranks, weights) for weights in nearness(train, target)])

@@ -12,6 +12,7 @@ from metamed.exams.scales import (
     design,
     fact_distance,
     family_weights,
+    nearness,
     normal_scores,
     plain_list,
     standardise,
@@ -166,10 +167,10 @@ def method_base(train: Table, target: Table) -> Base:
     """For methods: prior list with families weighted equally + the mean of the four corrections and the trees."""
     weights = family_weights(train.families, 1.0)
     scale = matched(common_scale(train.scores), weights)
-    plain = _careful_mean(scale, weights)
-    parts = corrections(train, target, np.nan_to_num(scale - plain))
-    shape = (len(target.datasets), len(train.items))
-    lists, share = np.broadcast_to(plain, shape), 1 / (len(parts) + 1)
+    own, lists = (np.array([_careful_mean(scale, weights * near) for near in nearness(train, asked)])
+                  for asked in (train, target))  # fmt: skip
+    parts = corrections(train, target, np.nan_to_num(scale - own))
+    shape, share = (len(target.datasets), len(train.items)), 1 / (len(parts) + 1)
     descriptors = item_design(train.descriptors)
     features = {"list": lists, **parts}
     unknown = np.full(shape[0], np.nan)  # facts go in as they are, so that a column means the same for any training set
