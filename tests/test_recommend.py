@@ -349,3 +349,19 @@ def test_nothing_heavy_is_imported_on_the_way(tmp_path):
     environment = os.environ | {"METAMED_STORE": str(tmp_path / "none.db"), "METAMED_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, env=environment)
     assert done.stderr == "" and json.loads(done.stdout)["ranking"]
+
+
+def test_a_known_dataset_answers_from_runs_of_about_its_size():
+    from metamed.recommend import Evidence
+    from metamed.store.evidence import DatasetFacts
+
+    store = Store.embedded()
+    facts = store.dataset("dr_fundus_rahim")
+    assert isinstance(facts, DatasetFacts)
+    evidence = Evidence.of(store, "classification")
+
+    def sizes(n: int) -> set[str]:
+        return {row["protocol"] for rows in evidence.own(facts, n).values() for row in rows}
+
+    assert all("n=100" in protocol for protocol in sizes(90)) and all("n=50" in protocol for protocol in sizes(30))
+    assert not any("n=" in protocol for protocol in sizes(facts.n_samples))

@@ -22,7 +22,7 @@ from metamed.metalearner import SHIPPED, VERSION, MetaLearner
 from metamed.recommend import assessments, bags, caution, reference, segmentation
 from metamed.recommend.costs import Costs, parse_minutes, side_of
 from metamed.recommend.wishes import Wishes, licences
-from metamed.records import Candidate, Recommendation, Setup, content_id
+from metamed.records import TEST_SHARE, Candidate, Recommendation, Setup, content_id
 from metamed.store import Store
 from metamed.store.evidence import DatasetFacts
 from metamed.store.shipped import cache_folder
@@ -80,7 +80,7 @@ def recommend(
     evidence = Evidence.of(store, kind)
     learner, facts = learner_of(kind, store, evidence.rows, seed), DatasetFacts.of(data)
     asked = facts.words | vector | facts.numbers | of_labels
-    own = evidence.own(known[0][0]) if known and known[0][2] >= SAME else {}
+    own = evidence.own(store.dataset(known[0][0]), n_train) if known and known[0][2] >= SAME else {}
     told = {id: mean(row["score"] for row in rows) for id, rows in own.items()}
     setups = bags.possible(assessments.possible(evidence.setups, data), data)
     candidates = learner.predict(asked, setups, store, told=told)
@@ -187,12 +187,16 @@ class Evidence:
         known = {d: (described[d].name, described[d].family, vectors[d]) for d in sorted(own & set(vectors))}
         return cls(rows, [s for s in store.records("setup") if s.id in ran], known)
 
-    def own(self, digest: str) -> dict[str, list[dict]]:
-        """Runs on a dataset by setup id: those with the most training samples, for only they compare."""
-        rows = [r for r in self.rows if r["study"] == "metamed" and r["dataset"] == digest]
-        most, found = max((_size(r["protocol"]) for r in rows), default=0), defaultdict(list)
+    def own(self, facts: DatasetFacts, n_train: int) -> dict[str, list[dict]]:
+        """Runs on a dataset by setup id: those that learned from about as many samples as there are to learn from now,
+        the most if in doubt, for only they compare."""
+        rows = [r for r in self.rows if r["study"] == "metamed" and r["dataset"] == facts.digest]
+        asked, all_of_it = n_train / (1 - TEST_SHARE), (1 - TEST_SHARE) * facts.n_samples  # validation included
+        sizes = sorted({_size(r["protocol"]) for r in rows}, reverse=True)
+        nearest = min(sizes, key=lambda size: abs(math.log(min(size, all_of_it) / asked)), default=0)
+        found = defaultdict(list)
         for row in rows:
-            if _size(row["protocol"]) == most:
+            if _size(row["protocol"]) == nearest:
                 found[row["setup"]].append(row)
         return dict(found)
 
