@@ -66,7 +66,8 @@ five numbers, or all of them. Differences to being told nothing, with 95 % inter
 one in twenty of them by chance. "Of other datasets" is the control, the same numbers handed to other datasets. Less is
 better for the first pick and the error of the expected score. A group that is known on half of an exam's rows or fewer
 is no part of it. Only "today's learner" is told the number of samples as such: its gain in order is that of the prior
-list, in which runs near that number count most. What pair meta-features are worth is measured in [choosing-a-source.md](choosing-a-source.md).
+list, in which runs near that number count most. What pair meta-features are worth is measured in
+[choosing-a-source.md](choosing-a-source.md).
 
 ![Differences to being told nothing](../benchmarks/results/metafeature_groups.svg)
 
