@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import t
 
+from benchmarks.crowd_page import half_width
 from metamed.assessments import Triplets
 from metamed.collecting.choosing import LEARN_EVERY, Chooser
 
@@ -103,13 +103,8 @@ def summary() -> dict[tuple[str, str, str], list[tuple[int, float, float, int]]]
             values = [float(r["accuracy"]) for r in rows if (r["images"], r["people"], r["strategy"]) == key
                       and int(r["answers"]) == n]  # fmt: skip
             if len(values) > 1:
-                found.setdefault(key, []).append((n, float(np.mean(values)), _half(values), len(values)))
+                found.setdefault(key, []).append((n, float(np.mean(values)), half_width(values), len(values)))
     return found
-
-
-def _half(values: list[float]) -> float:
-    """Half of a 95 % interval of the mean, by Student's t."""
-    return float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 def gains() -> dict[tuple[str, int], tuple[float, float]]:
@@ -121,7 +116,7 @@ def gains() -> dict[tuple[str, int], tuple[float, float]]:
     for people, n, seed, strategy in of:
         if strategy == "chosen" and (people, n, seed, "at random") in of:
             paired.setdefault((people, n), []).append(of[people, n, seed, strategy] - of[people, n, seed, "at random"])
-    return {key: (float(np.mean(values)), _half(values)) for key, values in paired.items()}
+    return {key: (float(np.mean(values)), half_width(values)) for key, values in paired.items()}
 
 
 def draw() -> None:

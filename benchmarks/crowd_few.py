@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import t
 
+from benchmarks.crowd_page import mean_of
 from metamed.assessments import Triplets
 from metamed.crowd import embedding
 from metamed.crowd.answers import usable
@@ -83,13 +83,8 @@ def main() -> None:
         print(row, flush=True)
         rows.append(row)
     for each in EACH:
-        print(each, *(f"{way} {_mean([float(row[way]) for row in rows if int(row['each']) == each])}" for way in WAYS))
-
-
-def _mean(values: list[float]) -> str:
-    """With half of its 95 % interval, by Student's t."""
-    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{np.mean(values):.3f} ± {half:.3f}"
+        own = [row for row in rows if int(row["each"]) == each]
+        print(each, *(f"{way} {mean_of([float(row[way]) for row in own])}" for way in WAYS))
 
 
 if __name__ == "__main__":

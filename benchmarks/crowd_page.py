@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 # bars for (dimensions, answers each): one embedding, quality, predictions
@@ -40,9 +42,9 @@ def report(rows: list[dict[str, str]]) -> str:
             continue
         of = {name: np.array([float(row[name]) for row in mine]) for name in mine[0]}
         best = max(("logistic", "soe", "tste"), key=lambda name: of[name].mean())
-        said = {name: _mean(of[name]) for name in ("filtered", "told", "joint", "quality_told", "covered")}
+        said = {name: mean_of(of[name]) for name in ("filtered", "told", "joint", "quality_told", "covered")}
         lines.append(LINE.format(
-            d=dimensions, each=each, best=_mean(of[best]), name={"tste": "t-STE", "soe": "SOE"}.get(best, best),
+            d=dimensions, each=each, best=mean_of(of[best]), name={"tste": "t-STE", "soe": "SOE"}.get(best, best),
             predicted=_against(of["predicted"], predicted), embedded=_against(of["embedded"], embedded),
             quality=_against(of["quality"], quality), seconds=np.median(of["seconds"]), **said))  # fmt: skip
         sampled += [f"{dimensions}, {each}"] if of["sampled"].mean() > 0.5 else []
@@ -51,15 +53,19 @@ def report(rows: list[dict[str, str]]) -> str:
     return head + "".join(lines) + FOOT.format(sampled="; ".join(sampled) or "nowhere here")
 
 
-def _mean(values: np.ndarray) -> str:
+def half_width(values: Sequence[float]) -> float:
+    """Half of a 95 % interval of the mean of two values or more, by Student's t."""
     from scipy.stats import t
 
-    if len(values) < 2:
-        return f"{values.mean():.3f}"
-    return f"{values.mean():.3f} ± {t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5:.3f}"
+    return float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
+
+
+def mean_of(values: Sequence[float]) -> str:
+    """The mean, with half of its 95 % interval where there are two values or more."""
+    return f"{np.mean(values):.3f}" + (f" ± {half_width(values):.3f}" if len(values) > 1 else "")
 
 
 def _against(values: np.ndarray, bar: float | None) -> str:
     if bar is None:
-        return _mean(values)
-    return f"{_mean(values)} (≥ {bar}: {'kept' if values.mean() >= bar else 'MISSED'})"
+        return mean_of(values)
+    return f"{mean_of(values)} (≥ {bar}: {'kept' if values.mean() >= bar else 'MISSED'})"

@@ -345,6 +345,8 @@ def test_runs_near_the_targets_size_count_most():
     assert scales.plain_list(known, asked)[0, 0] > scales.plain_list(known, asked)[1, 0]  # the first item won at 50
     half = replace(known, scores=np.array([[3, 2, np.nan], [1, 2, 3], [1, 3, 2]]))
     assert scales.nearness(half, asked)[0, 0] < 1.6  # a row counts by how many items it compares
+    empty = replace(known, scores=np.array([[np.nan] * 3, [np.nan] * 3, [1, 3, 2]]))
+    np.testing.assert_array_equal(scales.nearness(empty, asked), [[0, 0, 1], [0, 0, 1]])
     alone = replace(known, datasets=("a", "c", "b"))
     np.testing.assert_array_equal(scales.nearness(alone, asked), 1)
     np.testing.assert_array_equal(scales.nearness(replace(known, facts={}), asked), 1)

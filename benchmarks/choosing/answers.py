@@ -277,7 +277,7 @@ only."""
 
 THIN = """* One network (MobileNetV2) for published weights, at 64 pixels, below the resolution it was made for; small
   networks at 32 pixels for sources from scratch. Nothing here speaks of 224 pixels, of RadImageNet, or of large
-  networks that start from something: no weights of theirs were at hand, so they learned from scratch (50, 200 images).
+  networks that start from something: no weights of theirs were at hand, so they learned from scratch, at 50 images.
 * Sources made here learned at most 600 images. A medical source of 100,000 images is another thing.
 * Seventeen families, eleven of them medical; six modalities have one dataset each, so "the same modality" rests on few.
 * Linear probes make up most of the runs, at one strength of their penalty (C = 0.01); k-NN with each feature by its own

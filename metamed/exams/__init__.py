@@ -96,7 +96,7 @@ def marks_of(truth: np.ndarray, order: np.ndarray, score, low, high) -> dict[str
 
 
 def prior_list(train: Table, target: Table) -> Prediction:
-    """Average rank over the other datasets, each counting once; the expected score is the item's mean."""
+    """Average rank over the other datasets as `plain_list` has it; the expected score is the item's mean."""
     scores = weighted_mean(train.scores, np.ones(len(train.datasets)))
     return Prediction(plain_list(train, target), np.tile(scores, (len(target.datasets), 1)))
 

@@ -103,7 +103,8 @@ def nearness(train: Table, target: Table) -> np.ndarray:
     """How much each row counts for each target, (k, n); all rows of a dataset together count as much as ever.
 
     Of a dataset that was run with several numbers of samples, runs with twice or half the target's count half as much,
-    and a row counts by how many items it compares.
+    and a row counts by how many items it compares. All count 1 where no dataset has several rows, or no number of
+    samples (`log_n`) is known; a row whose number is unknown counts as if it were the target's.
     """
     shape = (len(target.datasets), len(train.datasets))
     if len(set(train.datasets)) == shape[1] or not {"log_n"} <= train.facts.keys() & target.facts.keys():
@@ -112,7 +113,8 @@ def nearness(train: Table, target: Table) -> np.ndarray:
     factor = np.isfinite(train.scores).sum(1) * 10**-apart
     place = np.unique(np.array(train.datasets, object), return_inverse=True)[1]
     own = np.eye(place.max() + 1)[place]
-    return factor / ((factor @ own) / own.sum(0))[:, place]
+    mean = (factor @ own) / own.sum(0)
+    return factor / np.where(mean > 0, mean, 1)[:, place]  # a dataset without scores counts nothing
 
 
 def plain_list(train: Table, target: Table) -> np.ndarray:
